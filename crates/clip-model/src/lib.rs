@@ -1,0 +1,33 @@
+//! CLIP: text tower, vision transformer and modified ResNet, tokenizer, image preprocessing, checkpoint files.
+//!
+//! Field names of the modules equal the keys of Hugging Face's `CLIPModel` (and open_clip's `visual.` keys for the
+//! ResNet), so the module tree is the weight map; [`KeyTable`] holds what Rust cannot spell.
+//! Nothing here downloads, walks folders or names a back end.
+
+pub mod config;
+pub mod encoder;
+mod error;
+mod html_entities;
+mod model;
+pub mod preprocess;
+mod resample;
+mod resnet;
+mod text;
+mod tokenizer;
+mod tokenizer_training;
+mod vision_transformer;
+mod weights;
+
+pub use config::{
+    Activation, ClipConfig, ModifiedResNetConfig, TextConfig, VisionConfig, VisionTransformerConfig,
+};
+pub use error::Error;
+pub use model::{Clip, VisionTower, normalize};
+pub use preprocess::{CLIP_MEAN, CLIP_STD, Preprocess, to_rgb};
+pub use resample::resize_bicubic;
+pub use resnet::{AttentionPool, Bottleneck, Downsample, ModifiedResNet};
+pub use text::{TextEmbeddings, TextOutput, TextTransformer};
+pub use tokenizer::Tokenizer;
+pub use tokenizer_training::train_bpe;
+pub use vision_transformer::{VisionEmbeddings, VisionTransformer};
+pub use weights::{KeyTable, SaveDtype, expected_keys, key_list, load_safetensors, save_safetensors};

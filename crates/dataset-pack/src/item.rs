@@ -1,0 +1,59 @@
+//! One image of a data set before it is packed.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// An image of a data set: where it stands and what shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Name that is unique in the data set and stable between machines.
+    pub sample_id: String,
+    /// Split.
+    pub split: String,
+    /// Position of the class in the class list; absent for images of no class, which only pretraining sees.
+    pub label: Option<u32>,
+    /// Name of the class.
+    pub class_name: Option<String>,
+    /// Words that describe the image: its label and keywords, or the class name.
+    pub caption: String,
+    /// The icon set, or the folder, that it comes from.
+    pub origin: String,
+    /// What shows it.
+    pub picture: Picture,
+}
+
+/// What shows an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Picture {
+    /// A vector drawing: a whole SVG document.
+    Svg(String),
+    /// An image file whose bytes are kept.
+    File(PathBuf),
+}
+
+/// A data set before its images are made: class names in label order and items sorted by label and sample id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dataset {
+    /// Class names in label order.
+    pub class_names: Vec<String>,
+    /// Every item; those without a label come first, as in the packed parts.
+    pub items: Vec<Item>,
+}
+
+impl Dataset {
+    /// Sorts the items by label and sample id.
+    pub(crate) fn new(class_names: Vec<String>, mut items: Vec<Item>) -> Self {
+        items.sort_by(|a, b| (a.label, &a.sample_id).cmp(&(b.label, &b.sample_id)));
+        Self { class_names, items }
+    }
+
+    /// Number of items in `split`.
+    pub fn count(&self, split: &str) -> u64 {
+        self.items.iter().filter(|i| i.split == split).count() as u64
+    }
+
+    /// Names of the splits.
+    pub fn splits(&self) -> BTreeSet<&str> {
+        self.items.iter().map(|i| i.split.as_str()).collect()
+    }
+}

@@ -1,0 +1,104 @@
+//! The `evaluator` binary.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use artifacts::Outcome;
+use backend::DeviceSpec;
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use evaluator::predictions::{self, Ending, Settings};
+use pipeline_spec::{Plan, Stage, StageSpec, Store};
+use stage_cli::{Context, DeviceArgs, Progress, StageArgs};
+
+/// Makes predictions and figures of trained runs, and the report of a plan.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct RunArgs {
+    #[command(flatten)]
+    stage: StageArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Images that go through the encoder together.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: u16,
+}
+
+/// Write the report of a plan: what has been measured, and what has not.
+#[derive(Debug, Args)]
+struct ReportArgs {
+    /// The plan, as `cargo xtask plan` writes it.
+    #[arg(long, value_name = "FILE")]
+    plan: PathBuf,
+    /// Folder of the artifacts.
+    #[arg(long, value_name = "DIR", env = "FLIER_STORE", default_value = "store")]
+    store: PathBuf,
+    /// Folder of the report's files; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+fn main() -> ExitCode {
+    // The stage's own arguments stand without a subcommand too; derived code cannot make them optional as a whole.
+    let run_command = RunArgs::augment_args(clap::Command::new("run"))
+        .about("Make predictions or metrics; the same as without a subcommand");
+    let report_command = ReportArgs::augment_args(clap::Command::new("report"));
+    let matches = RunArgs::command().subcommand(run_command).subcommand(report_command).get_matches();
+    match matches.subcommand() {
+        Some(("report", matches)) => {
+            let args = ReportArgs::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
+            stage_cli::finish(report(&args))
+        }
+        found => {
+            let matches = found.map_or(&matches, |(_, matches)| matches);
+            let args = RunArgs::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
+            stage_cli::run(Stage::Evaluator, &args.stage, |context| run(&args, context))
+        }
+    }
+}
+
+fn run(args: &RunArgs, context: &Context) -> anyhow::Result<()> {
+    let outcome = match &context.unit.spec {
+        StageSpec::Predictions(spec) => {
+            let device_name = &args.device.device;
+            let device = device_name.parse::<DeviceSpec>()?.open()?;
+            let settings = Settings {
+                store: &context.store,
+                weights: &args.device.weights,
+                shard: context.shard,
+                batch: usize::from(args.batch),
+                device: &device,
+                device_name,
+            };
+            let mut bar: Option<Progress> = None;
+            let mut shown = 0;
+            let mut progress = |done: usize, total: usize| {
+                let bar = bar.get_or_insert_with(|| context.progress("images", total as u64));
+                bar.inc(done.saturating_sub(shown) as u64);
+                shown = done.max(shown);
+                if context.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            match predictions::run(&context.unit, spec, &settings, &mut progress)? {
+                Ending::Done(outcome) => outcome,
+                Ending::Stopped => {
+                    context.check_interrupted()?;
+                    return Err(anyhow::anyhow!("stopped without a signal"))
+                        .context("evaluation did not finish");
+                }
+            }
+        }
+        StageSpec::Metrics(_) => evaluator::metrics::run(&context.unit, &context.store, context.shard)?,
+        other => return Err(evaluator::Error::NotMine { found: other.kind() }.into()),
+    };
+    if let Outcome::PartsMissing(parts) = outcome {
+        tracing::info!(?parts, "these parts are left to other shards");
+    }
+    Ok(())
+}
+
+fn report(args: &ReportArgs) -> anyhow::Result<()> {
+    let plan = Plan::read(&args.plan)?;
+    evaluator::report::write(&plan, &Store::new(&args.store), &args.out)?;
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! Logits of every image of the evaluated splits under one run.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use artifacts::{
+    ArtifactReader, ArtifactWriter, FeatureRow, FileContext, ImageRow, Outcome, PredictionRow, SchemaInfo,
+    Shard,
+};
+use burn::tensor::{Device, Tensor, TensorData};
+use clip_model::{Preprocess, VisionConfig, to_rgb};
+use flier_model::run::{EMA_FILE, RUN_FILE, WEIGHTS_FILE};
+use flier_model::{Classifier, RunDescription, TrainedClassifier};
+use image::RgbImage;
+use pipeline_spec::spec::{PredictionSource, PredictionsSpec, WeightsUsed};
+use pipeline_spec::{Store, Unit, checkpoint_digest};
+
+use crate::Error;
+use crate::metrics::present_splits;
+
+/// Where and how predictions are made; nothing here changes what they are, save the last digits.
+#[derive(Debug, Clone)]
+pub struct Settings<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// Folder of checkpoint folders, which hold the backbones' preprocessing.
+    pub weights: &'a Path,
+    /// Which parts this process makes; there is one.
+    pub shard: Shard,
+    /// Images that go through the encoder together.
+    pub batch: usize,
+    /// Where the networks run.
+    pub device: &'a Device,
+    /// Its name, for the record.
+    pub device_name: &'a str,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending {
+    /// Everything of the shard is there.
+    Done(Outcome),
+    /// The work was stopped; nothing was written.
+    Stopped,
+}
+
+/// Makes the predictions of `unit` unless they are there. `progress` is told how many images are finished and how many
+/// there are, before each batch, and may stop the work.
+///
+/// # Errors
+///
+/// Fails if an input cannot be read or does not fit the run, a logit is not finite, or the artifact cannot be written.
+pub fn run(
+    unit: &Unit,
+    spec: &PredictionsSpec,
+    settings: &Settings<'_>,
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<Ending, Error> {
+    let started = Instant::now();
+    let writer = ArtifactWriter::open(settings.store, unit, 1, FileContext::new(env!("CARGO_PKG_VERSION")))?;
+    if !writer.missing_parts(settings.shard).is_empty() {
+        let run = TrainedRun::open(unit, spec, settings)?;
+        let rows = match spec.source {
+            PredictionSource::Images => run.predict_images(unit, spec, settings, progress)?,
+            PredictionSource::Features => run.predict_features(unit, spec, settings, progress)?,
+        };
+        let Some(mut rows) = rows else { return Ok(Ending::Stopped) };
+        rows.sort_by(|a, b| (&a.split, a.label, &a.sample_id).cmp(&(&b.split, b.label, &b.sample_id)));
+        for split in &spec.splits {
+            if rows.iter().all(|r| r.split != *split) {
+                let input = source_name(spec.source);
+                let present = present_splits(rows.iter().map(|r| r.split.as_str()));
+                return Err(Error::MissingSplit { input, split: split.clone(), present });
+            }
+        }
+        let class_names = run.description.class_names.clone();
+        let tensor_shape = vec![class_names.len()];
+        writer.write_part(0, &rows, &SchemaInfo { class_names, tensor_shape, metadata: BTreeMap::new() })?;
+    }
+    Ok(Ending::Done(writer.finish(settings.device_name, started)?))
+}
+
+fn source_name(source: PredictionSource) -> &'static str {
+    match source {
+        PredictionSource::Images => "images",
+        PredictionSource::Features => "features",
+    }
+}
+
+/// The classifier of a run with its description.
+struct TrainedRun {
+    description: RunDescription,
+    classifier: TrainedClassifier,
+}
+
+/// What is known of an image before its logits are.
+struct Labelled {
+    sample_id: String,
+    split: String,
+    label: u32,
+}
+
+impl TrainedRun {
+    fn open(unit: &Unit, spec: &PredictionsSpec, settings: &Settings<'_>) -> Result<Self, Error> {
+        let reader = ArtifactReader::open(settings.store, unit.input("checkpoints")?)?;
+        let description = RunDescription::read(&reader.file_path(RUN_FILE)?)?;
+        let weights = match spec.weights {
+            WeightsUsed::Raw => WEIGHTS_FILE,
+            WeightsUsed::Ema => EMA_FILE,
+        };
+        let classifier =
+            TrainedClassifier::from_files(&description, &reader.file_path(weights)?, settings.device)?;
+        Ok(Self { description, classifier })
+    }
+
+    fn predict_images(
+        &self,
+        unit: &Unit,
+        spec: &PredictionsSpec,
+        settings: &Settings<'_>,
+        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Option<Vec<PredictionRow>>, Error> {
+        let reader = ArtifactReader::open(settings.store, unit.input("images")?)?;
+        self.check_classes(&reader, "images")?;
+        let preprocess = self.preprocess(settings.weights)?;
+        let total = usize::try_from(reader.record().rows).unwrap_or(usize::MAX);
+        let (mut rows, mut seen) = (Vec::new(), 0);
+        let mut is_stopped = false;
+        reader.for_each_part::<ImageRow, Error>(|_, part| {
+            let num_rows = part.len();
+            let part: Vec<ImageRow> = part.into_iter().filter(|r| spec.splits.contains(&r.split)).collect();
+            for batch in part.chunks(settings.batch.max(1)) {
+                is_stopped = is_stopped || progress(seen + rows.len().min(num_rows), total).is_break();
+                if is_stopped {
+                    return Ok(());
+                }
+                let (labelled, images) = decode(batch, &reader)?;
+                let pixel_values = preprocess.pixel_values(&images, settings.device);
+                let logits = self.classifier.logits_from_images(pixel_values)?;
+                self.extend(&mut rows, labelled, logits)?;
+            }
+            seen += num_rows;
+            Ok(())
+        })?;
+        Ok((!is_stopped).then_some(rows))
+    }
+
+    fn predict_features(
+        &self,
+        unit: &Unit,
+        spec: &PredictionsSpec,
+        settings: &Settings<'_>,
+        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Option<Vec<PredictionRow>>, Error> {
+        let reader = ArtifactReader::open(settings.store, unit.input("features")?)?;
+        self.check_classes(&reader, "features")?;
+        let features = reader.rows::<FeatureRow>()?;
+        let features: Vec<FeatureRow> =
+            features.into_iter().filter(|r| r.view == 0 && spec.splits.contains(&r.split)).collect();
+        let mut rows = Vec::new();
+        for batch in features.chunks(settings.batch.max(1)) {
+            if progress(rows.len(), features.len()).is_break() {
+                return Ok(None);
+            }
+            let width = batch.first().map_or(0, |r| r.feature.len());
+            let values: Vec<f32> = batch.iter().flat_map(|r| r.feature.iter().copied()).collect();
+            let tensor =
+                Tensor::<2>::from_data(TensorData::new(values, [batch.len(), width]), settings.device);
+            let logits = self.classifier.logits_from_features(tensor)?;
+            let labelled = batch.iter().map(|r| Labelled {
+                sample_id: r.sample_id.clone(),
+                split: r.split.clone(),
+                label: r.label,
+            });
+            self.extend(&mut rows, labelled.collect(), logits)?;
+        }
+        Ok(Some(rows))
+    }
+
+    /// Adds the rows of a batch; `logits` is `[B, K]`.
+    fn extend(
+        &self,
+        rows: &mut Vec<PredictionRow>,
+        batch: Vec<Labelled>,
+        logits: Tensor<2>,
+    ) -> Result<(), Error> {
+        let num_classes = self.description.class_names.len();
+        let values: Vec<f32> = logits.into_data().iter::<f32>().collect();
+        for (Labelled { sample_id, split, label }, logits) in
+            batch.into_iter().zip(values.chunks_exact(num_classes))
+        {
+            if let Some((class_id, &value)) = logits.iter().enumerate().find(|(_, v)| !v.is_finite()) {
+                let run = self.description.run.clone();
+                return Err(Error::NotFinite { sample_id, class_id, value, run });
+            }
+            rows.push(PredictionRow { sample_id, split, label, logits: logits.to_vec() });
+        }
+        Ok(())
+    }
+
+    /// Fails unless the input has the classes that the run was trained on.
+    fn check_classes(&self, reader: &ArtifactReader, input: &'static str) -> Result<(), Error> {
+        let (expected, found) = (&self.description.class_names, reader.class_names()?);
+        if expected == found {
+            return Ok(());
+        }
+        let differs = expected.iter().zip(found).position(|(a, b)| a != b);
+        let name = |names: &[String]| differs.and_then(|at| names.get(at)).cloned().unwrap_or_default();
+        Err(Error::Classes {
+            input,
+            artifact: reader.record().id.to_string(),
+            expected: format!("{} classes{}", expected.len(), first_name(differs, &name(expected))),
+            found: format!("{}{}", found.len(), first_name(differs, &name(found))),
+        })
+    }
+
+    /// The preprocessing of the run: that of its backbone, at the size of the trained encoder.
+    fn preprocess(&self, weights: &Path) -> Result<Preprocess, Error> {
+        let folder: PathBuf = weights.join(&self.description.backbone.id);
+        let found = checkpoint_digest(&folder)?;
+        if found.as_str() != self.description.backbone.digest {
+            let expected = self.description.backbone.digest.clone();
+            return Err(Error::Backbone { folder, expected, found });
+        }
+        let preprocess = Preprocess::from_folder(&folder)?;
+        if let Classifier::FineTune { config } = &self.description.classifier {
+            let expected = match &config.vision {
+                VisionConfig::VisionTransformer(vision) => vision.image_size,
+                VisionConfig::ModifiedResNet(vision) => vision.image_size,
+            };
+            if preprocess.image_size != expected {
+                return Err(Error::ImageSize { folder, expected, found: preprocess.image_size });
+            }
+        }
+        Ok(preprocess)
+    }
+}
+
+fn first_name(differs: Option<usize>, name: &str) -> String {
+    differs.map_or(String::new(), |at| format!(", class {at} `{name}`"))
+}
+
+/// Labels and pixels of a batch.
+fn decode(batch: &[ImageRow], reader: &ArtifactReader) -> Result<(Vec<Labelled>, Vec<RgbImage>), Error> {
+    let (mut labelled, mut images) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+    for row in batch {
+        let Some(label) = row.label else {
+            return Err(Error::Unlabelled { sample_id: row.sample_id.clone(), split: row.split.clone() });
+        };
+        let decoded = image::load_from_memory(&row.image.bytes).map_err(|source| Error::Image {
+            name: row.image.path.clone(),
+            artifact: reader.record().id.to_string(),
+            source,
+        })?;
+        images.push(to_rgb(decoded));
+        labelled.push(Labelled { sample_id: row.sample_id.clone(), split: row.split.clone(), label });
+    }
+    Ok((labelled, images))
+}

@@ -1,0 +1,157 @@
+//! The report of a plan: one self-contained page, and the same as Markdown, CSV and pictures.
+//!
+//! ```text
+//! report.html              everything on one page, pictures inside
+//! report.md                the same text and tables
+//! results.csv              every figure of every run
+//! summary.csv              mean and 95% interval over seeds
+//! accuracy-over-shots.{svg,png}   domain-shift.{svg,png}
+//! contact-sheet.png        real few-shot images beside generated ones
+//! latents.png              latents beside their decoded images
+//! ```
+//!
+//! Figures come from metrics artifacts alone. A run without one is named as not run; nothing is guessed.
+
+pub mod cells;
+pub mod chart;
+mod csv;
+mod page;
+mod picture;
+pub mod results;
+mod steps;
+pub mod student_t;
+pub mod summary;
+pub mod table;
+
+use std::path::{Path, PathBuf};
+
+use artifacts::{ArtifactReader, PredictionRow};
+use pipeline_spec::{Plan, Store};
+
+use crate::Error;
+use crate::accuracy::accuracy;
+use page::Page;
+use results::Results;
+use table::{Table, TableCell};
+
+/// What a report was written from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The files.
+    pub files: Vec<PathBuf>,
+    /// Runs with figures.
+    pub num_measured: usize,
+    /// Runs of the plan without.
+    pub num_missing: usize,
+}
+
+/// Writes the report of `plan` from what is in `store` into the folder `out`.
+///
+/// # Errors
+///
+/// Fails if an artifact that is there cannot be read, or a file cannot be written.
+pub fn write(plan: &Plan, store: &Store, out: &Path) -> Result<Written, Error> {
+    let measured = cells::collect(plan, store)?;
+    let results = Results::new(plan, &measured);
+    let pictures = picture::draw(plan, store)?;
+    let steps = steps::collect(plan, store)?;
+    std::fs::create_dir_all(out).map_err(|source| Error::Write { path: out.to_owned(), source })?;
+    let mut files = Files { folder: out, written: vec![] };
+
+    let test = results.splits().get(..1).unwrap_or_default();
+    let shifts = results.splits().get(1..).unwrap_or_default();
+    let mut charts = Vec::new();
+    for (name, splits) in [("accuracy-over-shots", test), ("domain-shift", shifts)] {
+        if splits.is_empty() {
+            continue;
+        }
+        let figure = results.figure(splits);
+        let svg = chart::svg(&figure)?;
+        files.write(&format!("{name}.svg"), svg.as_bytes())?;
+        files.write(&format!("{name}.png"), &chart::png(&figure)?)?;
+        charts.push((name, svg));
+    }
+    let mut images = Vec::new();
+    for (name, image) in [("contact-sheet", &pictures.contact_sheet), ("latents", &pictures.latents)] {
+        if let Some(image) = image {
+            let png = picture::encode_png(image)?;
+            files.write(&format!("{name}.png"), &png)?;
+            images.push((name, png));
+        }
+    }
+    files.write("results.csv", csv::results(&results, plan.pipeline.dataset.as_str()).as_bytes())?;
+    files.write("summary.csv", csv::summary(&results, plan.pipeline.dataset.as_str()).as_bytes())?;
+
+    let (accuracy_tables, shift_tables) = tables(&results, test, shifts);
+    let page = Page {
+        plan,
+        store,
+        results: &results,
+        measured: &measured,
+        pictures: &pictures,
+        steps: &steps,
+        accuracy_tables,
+        shift_tables,
+        class_table: class_table(plan, store, &results)?,
+        steps_table: steps::table(&steps),
+    };
+    files.write("report.md", page.markdown().as_bytes())?;
+    files.write("report.html", page.html(&charts, &images)?.as_bytes())?;
+    let num_missing = measured.missing.len();
+    let num_measured = cells::runs_of(plan).len() - num_missing;
+    tracing::info!(runs = num_measured, missing = num_missing, report = %out.join("report.html").display(), "wrote the report");
+    Ok(Written { files: files.written, num_measured, num_missing })
+}
+
+/// The tables of the test split, and those of the shifted splits.
+fn tables(results: &Results<'_>, test: &[String], shifts: &[String]) -> (Vec<Table>, Vec<Table>) {
+    let accuracy = test.iter().flat_map(|split| results.accuracy_tables(split)).collect();
+    let mut shift = results.shift_tables();
+    shift.extend(shifts.iter().flat_map(|split| results.accuracy_tables(split)));
+    (accuracy, shift)
+}
+
+/// Accuracy of each class for one run: that with the best mean at the most shots on the test split, first seed.
+fn class_table(plan: &Plan, store: &Store, results: &Results<'_>) -> Result<Option<Table>, Error> {
+    let Some(group) = results.best_group() else { return Ok(None) };
+    let runs = cells::runs_of(plan).into_iter().filter(|run| {
+        run.method() == group.method
+            && run.training.shots == group.shots
+            && run.training.backbone.id == group.backbone
+            && store.contains(run.metrics)
+            && store.contains(run.predictions)
+    });
+    let Some(run) = runs.min_by_key(|run| run.training.seed) else { return Ok(None) };
+    let reader = ArtifactReader::open(store, run.predictions)?;
+    let class_names = reader.class_names()?.to_vec();
+    let rows = reader.rows::<PredictionRow>()?;
+    let of_split = rows.iter().filter(|r| r.split == group.split).map(|r| (r.label, r.logits.as_slice()));
+    let Some(found) = accuracy(of_split, class_names.len()) else { return Ok(None) };
+    let line = |(name, (share, n)): (&String, &(Option<f64>, u64))| {
+        let share = share.map_or("–".to_owned(), |s| format!("{:.1}", 100.0 * s));
+        vec![TableCell::text(name), TableCell::number(n.to_string()), TableCell::number(share)]
+    };
+    Ok(Some(Table {
+        title: format!("Accuracy of each class on `{}`: {}", group.split, run.label()),
+        note:
+            "The run with the best mean of its column, its first seed: a look inside one run, no comparison."
+                .to_owned(),
+        head: ["class", "images", "accuracy (%)"].map(str::to_owned).to_vec(),
+        rows: class_names.iter().zip(&found.classes).map(line).collect(),
+    }))
+}
+
+/// Files of the report.
+struct Files<'a> {
+    folder: &'a Path,
+    written: Vec<PathBuf>,
+}
+
+impl Files<'_> {
+    fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let path = self.folder.join(name);
+        std::fs::write(&path, bytes).map_err(|source| Error::Write { path: path.clone(), source })?;
+        self.written.push(path);
+        Ok(())
+    }
+}

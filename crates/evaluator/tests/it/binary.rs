@@ -1,0 +1,72 @@
+//! The binary: its commands and exit codes.
+
+use std::process::Command;
+
+use pipeline_spec::{StageSpec, Store};
+
+use crate::synthetic::{fill, plan};
+
+fn run(command: &mut Command) -> (i32, String) {
+    let output = command.output().unwrap();
+    assert!(output.stdout.is_empty(), "stdout is for data");
+    (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn evaluator() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_evaluator"))
+}
+
+#[test]
+fn metrics_run_with_and_without_the_subcommand() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plan, store) = (plan(folder.path()), Store::new(folder.path().join("store")));
+    fill(&plan, &store, |unit| !matches!(unit.spec, StageSpec::Metrics(_)));
+    let metrics: Vec<_> =
+        plan.units.iter().filter(|p| matches!(p.unit.spec, StageSpec::Metrics(_))).collect();
+    for (planned, subcommand) in [(metrics[0], None), (metrics[1], Some("run"))] {
+        let path = folder.path().join("unit.json");
+        std::fs::write(&path, serde_json::to_vec(&planned.unit).unwrap()).unwrap();
+        let mut command = evaluator();
+        command.args(subcommand).arg("--spec").arg(&path).arg("--store").arg(store.root());
+        let (code, text) = run(&mut command);
+        assert_eq!(code, 0, "{text}");
+        assert!(store.contains(&planned.output));
+    }
+    let unit = folder.path().join("unit.json");
+    std::fs::write(&unit, serde_json::to_vec(&metrics[2].unit).unwrap()).unwrap();
+    let (code, text) =
+        run(evaluator().arg("--spec").arg(&unit).arg("--store").arg(folder.path().join("empty")));
+    assert!(code == 65 && text.contains("predictions-v1/toys/"), "{code}: {text}");
+}
+
+#[test]
+fn report_reads_a_plan_and_refuses_another_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plan, store) = (plan(folder.path()), Store::new(folder.path().join("store")));
+    fill(&plan, &store, |unit| !matches!(unit.spec, StageSpec::Metrics(_)));
+    let (path, out) = (folder.path().join("plan.json"), folder.path().join("report"));
+    std::fs::write(&path, serde_json::to_vec(&plan).unwrap()).unwrap();
+    let report = || {
+        let mut command = evaluator();
+        command
+            .arg("report")
+            .arg("--plan")
+            .arg(&path)
+            .arg("--store")
+            .arg(store.root())
+            .arg("--out")
+            .arg(&out);
+        command
+    };
+    let (code, text) = run(&mut report());
+    assert_eq!(code, 0, "{text}");
+    assert!(out.join("report.html").is_file());
+    std::fs::write(&path, "{\"units\": []}").unwrap();
+    let (code, text) = run(&mut report());
+    assert!(
+        code == 78 && text.contains("plan.json") && text.contains("missing field `pipeline`"),
+        "{code}: {text}"
+    );
+    let (code, text) = run(evaluator().args(["report", "--out", "x"]));
+    assert!(code == 2 && text.contains("--plan"), "{code}: {text}");
+}

@@ -1,0 +1,111 @@
+//! Digests of files and of checkpoint folders.
+
+use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+
+/// A BLAKE3 or SHA-256 digest as 64 lower-case hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest(String);
+
+impl Digest {
+    /// BLAKE3 of `bytes`.
+    pub fn blake3(bytes: &[u8]) -> Self {
+        Self(blake3::hash(bytes).to_hex().to_string())
+    }
+
+    /// The digest as hexadecimal text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        if text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+            Ok(Self(text))
+        } else {
+            Err(Error::InvalidId {
+                what: "digest",
+                found: text,
+                expected: "64 lower-case hexadecimal digits",
+            })
+        }
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Length in bytes, BLAKE3 and SHA-256 of a file, read once in pieces of 1 MiB.
+///
+/// # Errors
+///
+/// Fails if the file cannot be read.
+pub fn file_digests(path: &Path) -> Result<(u64, Digest, Digest), Error> {
+    let mut file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    let (mut blake, mut sha, mut length) = (blake3::Hasher::new(), sha2::Sha256::new(), 0);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let n = file.read(&mut buffer).map_err(|e| Error::io(path, e))?;
+        if n == 0 {
+            break;
+        }
+        blake.update(&buffer[..n]);
+        sha.update(&buffer[..n]);
+        length += n as u64;
+    }
+    let sha: String = sha.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    Ok((length, Digest(blake.finalize().to_hex().to_string()), Digest(sha)))
+}
+
+/// Digest of a checkpoint folder: BLAKE3 over the sorted relative paths and BLAKE3 digests of its `.json`, `.txt`
+/// and `.safetensors` files. A model card or a picture beside them does not change it.
+///
+/// # Errors
+///
+/// Fails if the folder cannot be read or holds no such file.
+pub fn checkpoint_digest(folder: &Path) -> Result<Digest, Error> {
+    let mut files = Vec::new();
+    collect(folder, folder, &mut files)?;
+    files.sort();
+    if files.is_empty() {
+        let reason = "no `.json`, `.txt` or `.safetensors` file in it".to_owned();
+        return Err(Error::Malformed { path: folder.into(), what: "checkpoint folder", reason });
+    }
+    let mut hasher = blake3::Hasher::new();
+    for relative in files {
+        let (_, digest, _) = file_digests(&folder.join(&relative))?;
+        let name: Vec<_> = relative.iter().map(|c| c.to_string_lossy()).collect();
+        hasher.update(format!("{}\0{digest}\n", name.join("/")).as_bytes());
+    }
+    Ok(Digest(hasher.finalize().to_hex().to_string()))
+}
+
+fn collect(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Error> {
+    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let path = entry.map_err(|e| Error::io(folder, e))?.path();
+        if path.is_dir() {
+            collect(root, &path, files)?;
+        } else if path.extension().is_some_and(|e| e == "json" || e == "txt" || e == "safetensors") {
+            files.extend(path.strip_prefix(root).map(Path::to_path_buf));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! A pipeline file: `pipelines/*.toml`, which declares a sweep.
+//!
+//! Lists (shots, seeds, backbones, methods) are expanded to the cells of the sweep by [`crate::Plan::new`].
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::spec::{LinearProbeSpec, Preset, Scheduler, ShortClass, TipAdapterSpec, Training, ValShots};
+use crate::{DatasetId, Error, Seed, Shots};
+
+/// What a pipeline file declares.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pipeline {
+    /// Name for people, used in the names of reports.
+    pub name: String,
+    /// What it shows and what it does not; printed at the top of the report.
+    pub description: String,
+    /// Data set; its manifest is `data-manifests/<dataset>.toml`.
+    pub dataset: DatasetId,
+    /// CLIP checkpoints, folder names below the weights folder.
+    pub backbones: Vec<String>,
+    /// Templates of the text classifier.
+    pub templates: Vec<String>,
+    /// Real images.
+    pub images: ImagesTable,
+    /// Shot lists.
+    pub fewshot: FewshotTable,
+    /// Prompts.
+    pub prompts: PromptsTable,
+    /// Generated samples; absent where no method uses any.
+    pub latents: Option<LatentsTable>,
+    /// Settings that the fine-tuned methods share.
+    pub training: Option<Training>,
+    /// Augmented views of the cache of Tip-Adapter.
+    pub cache_views: Option<CacheViews>,
+    /// Held-out splits that are evaluated.
+    pub evaluation_splits: Vec<String>,
+    /// The methods, each run over all backbones, shots and seeds.
+    pub methods: Vec<MethodTable>,
+}
+
+/// Real images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImagesTable {
+    /// See [`crate::spec::ImagesSpec::splits`].
+    pub splits: Vec<String>,
+    /// See [`crate::spec::ImagesSpec::image_size`].
+    pub image_size: u32,
+    /// See [`crate::spec::ImagesSpec::num_parts`].
+    pub num_parts: u32,
+}
+
+/// Shot lists: every number of shots with every seed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FewshotTable {
+    /// Training images per class.
+    pub shots: Vec<Shots>,
+    /// Seeds of the draw, and of the run on it.
+    pub seeds: Vec<Seed>,
+    /// See [`crate::spec::FewshotSplitsSpec::val_shots`].
+    pub val_shots: ValShots,
+    /// See [`crate::spec::FewshotSplitsSpec::short_class`].
+    pub short_class: ShortClass,
+}
+
+/// Where prompts come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum PromptsTable {
+    /// See [`crate::spec::PromptProvider::Templates`].
+    Templates {
+        /// Templates, each with one `{}`.
+        templates: Vec<String>,
+    },
+    /// See [`crate::spec::PromptProvider::File`]; the digest is taken when the plan is made.
+    File {
+        /// Name for people.
+        name: String,
+        /// Path of the JSON file, relative to the folder where the tool runs.
+        path: String,
+    },
+}
+
+/// Generated samples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LatentsTable {
+    /// Stable Diffusion checkpoint, a folder name below the weights folder.
+    pub checkpoint: String,
+    /// See [`crate::spec::LatentsSpec::samples_per_prompt`].
+    pub samples_per_prompt: u32,
+    /// See [`crate::spec::LatentsSpec::scheduler`].
+    pub scheduler: Scheduler,
+    /// See [`crate::spec::LatentsSpec::num_inference_steps`].
+    pub num_inference_steps: u32,
+    /// See [`crate::spec::LatentsSpec::guidance_scale`].
+    pub guidance_scale: f64,
+    /// See [`crate::spec::LatentsSpec::negative_prompt`].
+    pub negative_prompt: String,
+    /// See [`crate::spec::LatentsSpec::seed`].
+    pub seed: Seed,
+    /// See [`crate::spec::LatentsSpec::num_parts`].
+    pub num_parts: u32,
+}
+
+/// Augmented views of the images of a shot list.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheViews {
+    /// Passes over the shot list.
+    pub views: u32,
+    /// Smallest area of the crop, relative to the image.
+    pub scale_min: f64,
+}
+
+/// A method of the sweep.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MethodTable {
+    /// Name in tables and run names.
+    pub name: String,
+    /// What is trained.
+    pub method: MethodKind,
+}
+
+/// What a method trains.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum MethodKind {
+    /// Nothing: the text classifier, once for each backbone.
+    ZeroShot,
+    /// Logistic regression on frozen features.
+    LinearProbe(LinearProbeSpec),
+    /// Tip-Adapter-F.
+    TipAdapterF(TipAdapterSpec),
+    /// FLIER or one of its controls, with the pipeline's `[training]`.
+    FineTune(PresetTable),
+}
+
+/// A preset of the switches.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PresetTable {
+    /// The preset.
+    pub preset: Preset,
+}
+
+impl Pipeline {
+    /// Reads and checks a pipeline file.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be read, has an unknown or missing field, repeats a value of a list, or names a
+    /// method whose table is missing.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let malformed =
+            |reason: String| Error::Malformed { path: path.into(), what: "pipeline file", reason };
+        let pipeline: Self = toml::from_str(&text).map_err(|e| malformed(e.to_string()))?;
+        pipeline.check().map_err(|e| malformed(e.to_string()))?;
+        Ok(pipeline)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let field = |field: &str, problem: String| Err(Error::Field { field: field.to_owned(), problem });
+        for (name, repeated, empty) in [
+            ("fewshot.shots", has_repeats(&self.fewshot.shots), self.fewshot.shots.is_empty()),
+            ("fewshot.seeds", has_repeats(&self.fewshot.seeds), self.fewshot.seeds.is_empty()),
+            ("backbones", has_repeats(&self.backbones), self.backbones.is_empty()),
+            ("methods", has_repeats(self.methods.iter().map(|m| &m.name)), self.methods.is_empty()),
+            ("templates", has_repeats(&self.templates), self.templates.is_empty()),
+        ] {
+            if repeated || empty {
+                let found = if empty { "none" } else { "a value twice" };
+                return field(name, format!("expected at least one value and none twice, found {found}"));
+            }
+        }
+        for method in &self.methods {
+            let needs = |table: &str| {
+                field(
+                    table,
+                    format!(
+                        "expected the table `[{table}]`, which method `{}` needs, found none",
+                        method.name
+                    ),
+                )
+            };
+            match method.method {
+                MethodKind::FineTune(_) if self.training.is_none() => return needs("training"),
+                MethodKind::FineTune(PresetTable { preset })
+                    if preset != Preset::RealOnly && self.latents.is_none() =>
+                {
+                    return needs("latents");
+                }
+                MethodKind::TipAdapterF(_) if self.cache_views.is_none() => return needs("cache_views"),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn has_repeats<T: Ord>(values: impl IntoIterator<Item = T>) -> bool {
+    let mut seen = BTreeSet::new();
+    !values.into_iter().all(|value| seen.insert(value))
+}

@@ -1,0 +1,357 @@
+//! The plan: every unit of a pipeline, each once, in an order that respects what it reads.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::pipeline::{LatentsTable, MethodKind, MethodTable, PromptsTable};
+use crate::spec::{
+    CheckpointsSpec, FeaturesSpec, FewshotSplitsSpec, FineTuneSpec, ImagesSpec, LatentsSpec, Method,
+    MetricsSpec, PredictionSource, PredictionsSpec, PromptProvider, PromptsSpec, StageSpec, ViewAugment,
+    WeightsUsed,
+};
+use crate::{
+    ArtifactId, CheckpointRef, Digest, Error, Pipeline, Seed, Shots, Unit, checkpoint_digest, file_digests,
+};
+
+/// Every unit of a pipeline. Immutable once made; its file name holds its digest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// The pipeline that was expanded.
+    pub pipeline: Pipeline,
+    /// The units; each stands after everything it reads.
+    pub units: Vec<PlannedUnit>,
+}
+
+/// A unit of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedUnit {
+    /// What to compute.
+    pub unit: Unit,
+    /// What it yields.
+    pub output: ArtifactId,
+    /// Indices of the units whose outputs it reads.
+    pub depends_on: Vec<usize>,
+}
+
+impl Plan {
+    /// Expands `pipeline`, reading the digests of its manifest and checkpoints.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the manifest or a checkpoint cannot be read or a value is out of range.
+    pub fn new(pipeline: Pipeline, manifests: &Path, weights: &Path) -> Result<Self, Error> {
+        let manifest = manifests.join(format!("{}.toml", pipeline.dataset));
+        let manifest_digest = file_digests(&manifest)?.1;
+        let mut expansion = Expansion {
+            pipeline: &pipeline,
+            manifest_digest,
+            weights,
+            units: vec![],
+            by_output: BTreeMap::new(),
+        };
+        expansion.expand()?;
+        let units = expansion.units;
+        Ok(Self { pipeline, units })
+    }
+
+    /// Digest of the plan, 16 hexadecimal digits.
+    pub fn id(&self) -> String {
+        let json = serde_json::to_string(&self.units).expect("a plan is plain data");
+        Digest::blake3(json.as_bytes()).as_str()[..16].to_owned()
+    }
+
+    /// Reads a plan file.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be read or parsed, or an output does not belong to its unit.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let malformed = |reason: String| Error::Malformed { path: path.into(), what: "plan file", reason };
+        let plan: Self = serde_json::from_str(&text).map_err(|e| malformed(e.to_string()))?;
+        for (index, planned) in plan.units.iter().enumerate() {
+            let output = planned.unit.output();
+            if output != planned.output {
+                let reason = format!(
+                    "field `units[{index}].output`: expected `{output}`, found `{}`; make the plan again",
+                    planned.output
+                );
+                return Err(malformed(reason));
+            }
+            if let Some(later) = planned.depends_on.iter().find(|&&d| d >= index) {
+                let reason =
+                    format!("field `units[{index}].depends_on`: expected earlier units, found {later}");
+                return Err(malformed(reason));
+            }
+        }
+        Ok(plan)
+    }
+}
+
+/// The state of one expansion.
+struct Expansion<'a> {
+    pipeline: &'a Pipeline,
+    manifest_digest: Digest,
+    weights: &'a Path,
+    units: Vec<PlannedUnit>,
+    by_output: BTreeMap<ArtifactId, usize>,
+}
+
+/// What the cells of one backbone share.
+struct Backbone {
+    checkpoint: CheckpointRef,
+    training_features: ArtifactId,
+    test_features: ArtifactId,
+}
+
+/// One cell of the sweep.
+#[derive(Clone, Copy)]
+struct Cell {
+    shots: Shots,
+    seed: Seed,
+}
+
+impl Expansion<'_> {
+    /// Adds a unit unless it is there already; gives its output.
+    fn add(&mut self, spec: StageSpec, inputs: &[(&str, &ArtifactId)]) -> Result<ArtifactId, Error> {
+        let inputs: BTreeMap<_, _> = inputs.iter().map(|&(n, id)| (n.to_owned(), id.clone())).collect();
+        let unit = Unit { spec, inputs };
+        unit.check()?;
+        let output = unit.output();
+        if !self.by_output.contains_key(&output) {
+            let depends_on = unit.inputs.values().filter_map(|id| self.by_output.get(id).copied()).collect();
+            self.by_output.insert(output.clone(), self.units.len());
+            self.units.push(PlannedUnit { unit, output: output.clone(), depends_on });
+        }
+        Ok(output)
+    }
+
+    fn checkpoint(&self, id: &str) -> Result<CheckpointRef, Error> {
+        Ok(CheckpointRef { id: id.to_owned(), digest: checkpoint_digest(&self.weights.join(id))? })
+    }
+
+    fn expand(&mut self) -> Result<(), Error> {
+        let pipeline = self.pipeline;
+        let images = self.add(
+            StageSpec::Images(ImagesSpec {
+                dataset: pipeline.dataset.clone(),
+                manifest_digest: self.manifest_digest.clone(),
+                splits: pipeline.images.splits.clone(),
+                image_size: pipeline.images.image_size,
+                num_parts: pipeline.images.num_parts,
+            }),
+            &[],
+        )?;
+        let latents = pipeline.latents.as_ref().map(|table| self.latents(table)).transpose()?;
+        let mut backbones = Vec::new();
+        for id in &pipeline.backbones {
+            backbones.push(self.backbone(id, &images)?);
+        }
+        for &shots in &pipeline.fewshot.shots {
+            for &seed in &pipeline.fewshot.seeds {
+                self.cell(Cell { shots, seed }, &images, latents.as_ref(), &backbones)?;
+            }
+        }
+        for backbone in &backbones {
+            for table in pipeline.methods.iter().filter(|t| t.method == MethodKind::ZeroShot) {
+                let spec = self.checkpoints_spec(table, backbone, None, Method::ZeroShot);
+                let run = self.add(StageSpec::Checkpoints(spec.clone()), &[("images", &images)])?;
+                self.evaluate(&spec, &run, ("features", &backbone.test_features))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn latents(&mut self, table: &LatentsTable) -> Result<ArtifactId, Error> {
+        let provider = match &self.pipeline.prompts {
+            PromptsTable::Templates { templates } => {
+                PromptProvider::Templates { templates: templates.clone() }
+            }
+            PromptsTable::File { name, path } => PromptProvider::File {
+                name: name.clone(),
+                path: path.clone(),
+                digest: file_digests(Path::new(path))?.1,
+            },
+        };
+        let dataset = self.pipeline.dataset.clone();
+        let manifest_digest = self.manifest_digest.clone();
+        let prompts = self.add(
+            StageSpec::Prompts(PromptsSpec { dataset: dataset.clone(), manifest_digest, provider }),
+            &[],
+        )?;
+        let spec = LatentsSpec {
+            dataset,
+            checkpoint: self.checkpoint(&table.checkpoint)?,
+            samples_per_prompt: table.samples_per_prompt,
+            scheduler: table.scheduler,
+            num_inference_steps: table.num_inference_steps,
+            guidance_scale: table.guidance_scale,
+            negative_prompt: table.negative_prompt.clone(),
+            seed: table.seed,
+            num_parts: table.num_parts,
+        };
+        self.add(StageSpec::Latents(spec), &[("prompts", &prompts)])
+    }
+
+    fn backbone(&mut self, id: &str, images: &ArtifactId) -> Result<Backbone, Error> {
+        let checkpoint = self.checkpoint(id)?;
+        let pipeline = self.pipeline;
+        let mut features = |splits: Vec<String>| {
+            let dataset = pipeline.dataset.clone();
+            let spec =
+                FeaturesSpec { dataset, backbone: checkpoint.clone(), splits, view: ViewAugment::Center };
+            self.add(StageSpec::Features(spec), &[("images", images)])
+        };
+        let training_features = features(vec!["train".to_owned(), "val".to_owned()])?;
+        let test_features = features(pipeline.evaluation_splits.clone())?;
+        Ok(Backbone { checkpoint, training_features, test_features })
+    }
+
+    fn cell(
+        &mut self,
+        cell: Cell,
+        images: &ArtifactId,
+        latents: Option<&ArtifactId>,
+        backbones: &[Backbone],
+    ) -> Result<(), Error> {
+        let fewshot = &self.pipeline.fewshot;
+        let shots = self.add(
+            StageSpec::FewshotSplits(FewshotSplitsSpec {
+                dataset: self.pipeline.dataset.clone(),
+                shots: cell.shots,
+                seed: cell.seed,
+                val_shots: fewshot.val_shots,
+                short_class: fewshot.short_class,
+            }),
+            &[("images", images)],
+        )?;
+        for backbone in backbones {
+            for table in &self.pipeline.methods {
+                self.run(table, backbone, cell, images, &shots, latents)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        table: &MethodTable,
+        backbone: &Backbone,
+        cell: Cell,
+        images: &ArtifactId,
+        shots: &ArtifactId,
+        latents: Option<&ArtifactId>,
+    ) -> Result<(), Error> {
+        let features = ("features", &backbone.training_features);
+        let shots_input = ("fewshot-splits", shots);
+        let test_features = ("features", &backbone.test_features);
+        match &table.method {
+            MethodKind::ZeroShot => Ok(()),
+            MethodKind::LinearProbe(probe) => {
+                let spec =
+                    self.checkpoints_spec(table, backbone, Some(cell), Method::LinearProbe(probe.clone()));
+                let run = self.add(StageSpec::Checkpoints(spec.clone()), &[shots_input, features])?;
+                self.evaluate(&spec, &run, test_features)
+            }
+            MethodKind::TipAdapterF(tip) => {
+                let cache = self.cache_features(backbone, cell, images, shots)?;
+                let spec =
+                    self.checkpoints_spec(table, backbone, Some(cell), Method::TipAdapterF(tip.clone()));
+                let inputs = [shots_input, features, ("cache-features", &cache)];
+                let run = self.add(StageSpec::Checkpoints(spec.clone()), &inputs)?;
+                self.evaluate(&spec, &run, test_features)
+            }
+            MethodKind::FineTune(preset) => {
+                let training = self.pipeline.training.as_ref().ok_or_else(|| missing("training"))?;
+                let fine_tune = FineTuneSpec::preset(preset.preset, training);
+                let method = Method::FineTune(fine_tune);
+                let reads_latents = method.input_slots().iter().any(|slot| slot.name == "latents");
+                let spec = self.checkpoints_spec(table, backbone, Some(cell), method);
+                let mut inputs = vec![("images", images), shots_input];
+                if reads_latents {
+                    inputs.push(("latents", latents.ok_or_else(|| missing("latents"))?));
+                }
+                let run = self.add(StageSpec::Checkpoints(spec.clone()), &inputs)?;
+                self.evaluate(&spec, &run, ("images", images))
+            }
+        }
+    }
+
+    fn cache_features(
+        &mut self,
+        backbone: &Backbone,
+        cell: Cell,
+        images: &ArtifactId,
+        shots: &ArtifactId,
+    ) -> Result<ArtifactId, Error> {
+        let views = self.pipeline.cache_views.ok_or_else(|| missing("cache_views"))?;
+        let spec = FeaturesSpec {
+            dataset: self.pipeline.dataset.clone(),
+            backbone: backbone.checkpoint.clone(),
+            splits: vec!["train".to_owned()],
+            view: ViewAugment::CropFlip { views: views.views, scale_min: views.scale_min, seed: cell.seed },
+        };
+        self.add(StageSpec::Features(spec), &[("images", images), ("fewshot-splits", shots)])
+    }
+
+    fn checkpoints_spec(
+        &self,
+        table: &MethodTable,
+        backbone: &Backbone,
+        cell: Option<Cell>,
+        method: Method,
+    ) -> CheckpointsSpec {
+        let cell_name = cell.map_or(String::new(), |c| format!("-shots{}-seed{}", c.shots, c.seed));
+        CheckpointsSpec {
+            dataset: self.pipeline.dataset.clone(),
+            run: format!("{}-{}{cell_name}", table.name, backbone.checkpoint.id.to_lowercase()),
+            method_name: table.name.clone(),
+            backbone: backbone.checkpoint.clone(),
+            shots: cell.map(|c| c.shots),
+            seed: cell.map_or(0, |c| c.seed),
+            templates: self.pipeline.templates.clone(),
+            method,
+        }
+    }
+
+    /// Adds predictions and metrics of a run, for the raw weights and, where the run keeps one, their moving average.
+    fn evaluate(
+        &mut self,
+        run: &CheckpointsSpec,
+        checkpoints: &ArtifactId,
+        source: (&'static str, &ArtifactId),
+    ) -> Result<(), Error> {
+        let mut weights = vec![(WeightsUsed::Raw, run.run.clone())];
+        if matches!(&run.method, Method::FineTune(s) if s.ema_decay.is_some()) {
+            weights.push((WeightsUsed::Ema, format!("{}-ema", run.run)));
+        }
+        for (weights, name) in weights {
+            let spec = PredictionsSpec {
+                dataset: run.dataset.clone(),
+                run: name.clone(),
+                splits: self.pipeline.evaluation_splits.clone(),
+                source: if source.0 == "images" {
+                    PredictionSource::Images
+                } else {
+                    PredictionSource::Features
+                },
+                weights,
+            };
+            let predictions =
+                self.add(StageSpec::Predictions(spec), &[source, ("checkpoints", checkpoints)])?;
+            let metrics = MetricsSpec { dataset: run.dataset.clone(), run: name };
+            self.add(
+                StageSpec::Metrics(metrics),
+                &[("predictions", &predictions), ("checkpoints", checkpoints)],
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn missing(table: &str) -> Error {
+    Error::Field { field: table.to_owned(), problem: "expected a table, found none".to_owned() }
+}

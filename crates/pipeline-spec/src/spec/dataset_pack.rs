@@ -1,0 +1,88 @@
+//! What `dataset-pack` writes.
+
+use serde::{Deserialize, Serialize};
+
+use super::expect;
+use crate::{DatasetId, Digest, Error, Seed, Shots};
+
+/// Bump when the same spec would yield different images.
+pub const IMAGES_CODE_VERSION: u32 = 1;
+/// Bump when the same spec would yield a different shot list.
+pub const FEWSHOT_SPLITS_CODE_VERSION: u32 = 1;
+
+/// The real images of a data set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImagesSpec {
+    /// Data set.
+    pub dataset: DatasetId,
+    /// Digest of `data-manifests/<dataset>.toml`, which pins sources, classes and split.
+    pub manifest_digest: Digest,
+    /// Splits to pack, for example `train`, `val`, `test`, `shift`.
+    pub splits: Vec<String>,
+    /// Side of the stored square images in pixels where the source is a vector drawing; photographs keep their bytes.
+    pub image_size: u32,
+    /// Files that the artifact is cut into.
+    pub num_parts: u32,
+}
+
+impl ImagesSpec {
+    pub(super) fn slug(&self) -> String {
+        format!("{}-{}px", self.splits.join("-"), self.image_size)
+    }
+
+    pub(super) fn check(&self) -> Result<(), Error> {
+        expect(!self.splits.is_empty(), "splits", "at least one split", "[]")?;
+        expect((8..=4096).contains(&self.image_size), "image_size", "8 to 4096 pixels", self.image_size)?;
+        expect((1..=100_000).contains(&self.num_parts), "num_parts", "1 to 100000", self.num_parts)
+    }
+}
+
+/// A shot list: which training and validation images a few-shot run may see.
+///
+/// Drawn as CoOp does it: CPython's generator seeded with `seed`, `random.sample` per class over the training list
+/// in file order, then in the same stream over the validation list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FewshotSplitsSpec {
+    /// Data set.
+    pub dataset: DatasetId,
+    /// Training images per class.
+    pub shots: Shots,
+    /// Seed of the draw.
+    pub seed: Seed,
+    /// Validation images per class.
+    pub val_shots: ValShots,
+    /// What to do with a class that has fewer than `shots` images.
+    pub short_class: ShortClass,
+}
+
+/// Validation images per class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ValShots {
+    /// `min(shots, 4)`, as CoOp.
+    MinShots4,
+    /// Every validation image, as Tip-Adapter.
+    All,
+}
+
+/// What to do with a class that has too few images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShortClass {
+    /// Take all there are, as CoOp.
+    TakeAll,
+    /// Draw with replacement, as FLIER's released code.
+    Repeat,
+}
+
+impl FewshotSplitsSpec {
+    pub(super) fn slug(&self) -> String {
+        format!("shots{}-seed{}", self.shots, self.seed)
+    }
+
+    pub(super) fn check(&self) -> Result<(), Error> {
+        expect(self.shots > 0, "shots", "at least 1", self.shots)
+    }
+}

@@ -1,0 +1,63 @@
+//! What `evaluator` writes.
+
+use serde::{Deserialize, Serialize};
+
+use super::expect;
+use crate::{DatasetId, Error};
+
+/// Bump when the same spec would yield different logits.
+pub const PREDICTIONS_CODE_VERSION: u32 = 1;
+/// Bump when the same spec would yield different figures.
+pub const METRICS_CODE_VERSION: u32 = 1;
+
+/// Logits of every image of the evaluated splits under one run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PredictionsSpec {
+    /// Data set of the images.
+    pub dataset: DatasetId,
+    /// Name of the run for people.
+    pub run: String,
+    /// Held-out splits, for example `test` and `shift`.
+    pub splits: Vec<String>,
+    /// What is read: images through the run's own encoder, or cached features of the frozen one.
+    pub source: PredictionSource,
+    /// Which weights of the run.
+    pub weights: WeightsUsed,
+}
+
+/// What predictions are made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PredictionSource {
+    /// Images, for a run that trained the encoder.
+    Images,
+    /// Features of the frozen encoder.
+    Features,
+}
+
+/// Which weights of a run are evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeightsUsed {
+    /// Those the optimizer holds.
+    Raw,
+    /// Their moving average.
+    Ema,
+}
+
+impl PredictionsSpec {
+    pub(super) fn check(&self) -> Result<(), Error> {
+        expect(!self.splits.is_empty(), "splits", "at least one split", "[]")
+    }
+}
+
+/// Figures over the predictions of one run: top-1 and per-class mean accuracy of each split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsSpec {
+    /// Data set of the predictions.
+    pub dataset: DatasetId,
+    /// Name of the run for people.
+    pub run: String,
+}

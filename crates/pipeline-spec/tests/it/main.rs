@@ -1,0 +1,7 @@
+//! Tests of the contract: keys, units, plans, records.
+
+mod fixture;
+mod key;
+mod pipeline;
+mod plan;
+mod record;

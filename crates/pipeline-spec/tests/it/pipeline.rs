@@ -1,0 +1,45 @@
+//! What a pipeline file refuses.
+
+use crate::fixture::Fixture;
+
+#[test]
+fn an_unknown_field_is_refused_with_its_name_and_line() {
+    let message = Fixture::new().refusal("num_inference_steps = 4", "num_inference_step = 4");
+    assert!(message.contains("unknown field `num_inference_step`"), "{message}");
+    assert!(message.contains("num_inference_steps") && message.contains("line "), "{message}");
+}
+
+#[test]
+fn an_unknown_field_of_a_method_is_refused() {
+    let message = Fixture::new().refusal("alpha = [1.0]", "alpha = [1.0], gamma = 2");
+    assert!(message.contains("gamma"), "{message}");
+}
+
+#[test]
+fn a_missing_field_is_refused_with_its_name() {
+    let message = Fixture::new().refusal("guidance_scale = 3.0", "");
+    assert!(message.contains("missing field `guidance_scale`"), "{message}");
+}
+
+#[test]
+fn a_seed_given_twice_is_refused() {
+    let message = Fixture::new().refusal("seeds = [1, 2, 3]", "seeds = [1, 2, 1]");
+    assert!(message.contains("fewshot.seeds") && message.contains("twice"), "{message}");
+}
+
+#[test]
+fn a_method_without_its_table_is_refused() {
+    let message = Fixture::new().refusal("cache_views = { views = 2, scale_min = 0.5 }", "");
+    assert!(message.contains("cache_views") && message.contains("tip-adapter-f"), "{message}");
+}
+
+#[test]
+fn a_value_out_of_range_is_refused_when_the_plan_is_made() {
+    let fixture = Fixture::new();
+    let text = crate::fixture::PIPELINE.replace("label_smoothing = 0.1", "label_smoothing = 1.5");
+    std::fs::write(fixture.path("pipeline.toml"), text).unwrap();
+    let pipeline = pipeline_spec::Pipeline::read(&fixture.path("pipeline.toml")).unwrap();
+    let result = pipeline_spec::Plan::new(pipeline, &fixture.path("data-manifests"), &fixture.path("models"));
+    let message = result.unwrap_err().to_string();
+    assert!(message.contains("method.label_smoothing") && message.contains("1.5"), "{message}");
+}

@@ -1,0 +1,45 @@
+//! The prompts of one class, each once.
+
+use std::collections::HashSet;
+
+use artifacts::PromptRow;
+
+/// Collects the prompts of one class and drops repeats.
+pub(crate) struct ClassPrompts<'a> {
+    class_id: u32,
+    class_name: &'a str,
+    seen: HashSet<String>,
+    rows: Vec<PromptRow>,
+    num_repeats: usize,
+}
+
+impl<'a> ClassPrompts<'a> {
+    pub(crate) fn new(class_id: u32, class_name: &'a str) -> Self {
+        Self { class_id, class_name, seen: HashSet::new(), rows: vec![], num_repeats: 0 }
+    }
+
+    /// Adds `prompt` unless the class has it already.
+    pub(crate) fn push(&mut self, prompt: String, template: &str, provider: &str) {
+        if !self.seen.insert(prompt.clone()) {
+            self.num_repeats += 1;
+            return;
+        }
+        self.rows.push(PromptRow {
+            class_id: self.class_id,
+            class_name: self.class_name.to_owned(),
+            prompt_index: u32::try_from(self.rows.len()).unwrap_or(u32::MAX),
+            prompt,
+            template: template.to_owned(),
+            provider: provider.to_owned(),
+            model: String::new(),
+        });
+    }
+
+    /// The rows; says in the log how many repeats were dropped.
+    pub(crate) fn into_rows(self) -> Vec<PromptRow> {
+        if self.num_repeats > 0 {
+            tracing::info!(class = self.class_name, repeats = self.num_repeats, "dropped repeated prompts");
+        }
+        self.rows
+    }
+}

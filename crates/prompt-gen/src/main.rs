@@ -1,0 +1,32 @@
+//! The `prompt-gen` binary.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use artifacts::Outcome;
+use clap::Parser;
+use pipeline_spec::Stage;
+use stage_cli::StageArgs;
+
+/// Makes prompts from the class names of a data set.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    #[command(flatten)]
+    stage: StageArgs,
+    /// Folder of the data manifests.
+    #[arg(long, value_name = "DIR", default_value = "data-manifests")]
+    manifests: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    stage_cli::run(Stage::PromptGen, &args.stage, |context| {
+        if let Outcome::PartsMissing(parts) =
+            prompt_gen::run(&context.unit, &context.store, context.shard, &args.manifests)?
+        {
+            tracing::info!(?parts, "these parts are left to other shards");
+        }
+        Ok(())
+    })
+}

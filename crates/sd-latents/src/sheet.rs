@@ -1,0 +1,105 @@
+//! `sd-latents show`: a contact sheet of latents and their images.
+
+use std::path::Path;
+
+use artifacts::{ArtifactReader, LatentRow};
+use image::imageops::FilterType;
+use image::{Rgb, RgbImage};
+use pipeline_spec::{ArtifactId, Store};
+
+use crate::Error;
+
+/// Pixels between tiles.
+const GAP: u32 = 4;
+
+/// How much of each of the first latent channels goes into red, green and blue. Further channels start over.
+///
+/// A fixed map for the eye: latents are about standard normal, so that three deviations fill the range. It is no
+/// decoder, its colours mean nothing.
+const CHANNEL_RGB: [[f32; 3]; 4] = [[0.14, 0.0, 0.0], [0.0, 0.14, 0.0], [0.0, 0.0, 0.14], [0.08, 0.08, 0.08]];
+
+/// A latent as a picture, one pixel for each of its positions.
+///
+/// # Shapes
+///
+/// - `latent`: `[C, H, W]` in row-major order; `shape` gives the three numbers
+pub fn latent_picture(latent: &[f32], shape: [usize; 3]) -> RgbImage {
+    let [channels, height, width] = shape;
+    let (columns, rows) = (u32::try_from(width).unwrap_or(0), u32::try_from(height).unwrap_or(0));
+    RgbImage::from_fn(columns, rows, |x, y| {
+        let mut rgb = [0.5_f32; 3];
+        for channel in 0..channels {
+            let position = (channel * height + y as usize) * width + x as usize;
+            let value = latent.get(position).copied().unwrap_or(0.0);
+            for (part, weight) in rgb.iter_mut().zip(CHANNEL_RGB[channel % CHANNEL_RGB.len()]) {
+                *part += weight * value;
+            }
+        }
+        Rgb(rgb.map(|part| (part.clamp(0.0, 1.0) * 255.0).round() as u8))
+    })
+}
+
+/// Writes a sheet of `id`: one line for each class, on it the latent and the image of up to `per_class` samples.
+///
+/// # Errors
+///
+/// Fails if the artifact cannot be read, is empty, or the file cannot be written.
+pub fn show(store: &Store, id: &ArtifactId, per_class: usize, out: &Path) -> Result<(), Error> {
+    let reader = ArtifactReader::open(store, id)?;
+    let rows = reader.rows::<LatentRow>()?;
+    let &[channels, height, width] = reader.tensor_shape()? else {
+        return Err(Error::NothingToShow { id: id.to_string() });
+    };
+    let shape = [channels, height, width];
+    let mut lines: Vec<Vec<RgbImage>> = Vec::new();
+    let mut current = None;
+    for row in &rows {
+        if current != Some(row.class_id) {
+            current = Some(row.class_id);
+            lines.push(Vec::new());
+        }
+        let Some(line) = lines.last_mut().filter(|line| line.len() < 2 * per_class) else { continue };
+        let decoded = image::load_from_memory(&row.image_png);
+        let image =
+            decoded.map_err(|source| Error::Decode { name: row.image_path.clone(), source })?.to_rgb8();
+        let picture = latent_picture(&row.latent, shape);
+        line.push(image::imageops::resize(&picture, image.width(), image.height(), FilterType::Nearest));
+        line.push(image);
+    }
+    let sheet = tile(&lines).ok_or_else(|| Error::NothingToShow { id: id.to_string() })?;
+    sheet.save(out).map_err(|source| Error::Sheet { path: out.to_owned(), source })
+}
+
+/// The lines below each other on white; `None` if there is nothing on them.
+fn tile(lines: &[Vec<RgbImage>]) -> Option<RgbImage> {
+    let line_width = |line: &Vec<RgbImage>| line.iter().map(|i| i.width() + GAP).sum::<u32>();
+    let line_height = |line: &Vec<RgbImage>| line.iter().map(|i| i.height() + GAP).max().unwrap_or(0);
+    let width = GAP + lines.iter().map(line_width).max()?;
+    let height = GAP + lines.iter().map(line_height).sum::<u32>();
+    if width == GAP || height == GAP {
+        return None;
+    }
+    let mut sheet = RgbImage::from_pixel(width, height, Rgb([255; 3]));
+    let mut y = GAP;
+    for line in lines {
+        let mut x = GAP;
+        for tile in line {
+            image::imageops::replace(&mut sheet, tile, i64::from(x), i64::from(y));
+            x += tile.width() + GAP;
+        }
+        y += line_height(line);
+    }
+    Some(sheet)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latent_zero_is_grey_and_channels_have_their_colour() {
+        let picture = latent_picture(&[0.0, 3.0, 0.0, 0.0, 0.0, 0.0], [3, 1, 2]);
+        assert_eq!(picture.get_pixel(0, 0).0, [128, 128, 128]);
+        assert_eq!(picture.get_pixel(1, 0).0, [235, 128, 128]);
+    }
+}

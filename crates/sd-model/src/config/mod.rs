@@ -1,0 +1,15 @@
+//! Shapes of the networks and of the schedule, in the field names of diffusers' JSON files.
+//!
+//! A field that does not concern these networks is ignored, as in diffusers. A field that would change the
+//! computation in a way this crate does not implement is an error, never ignored.
+
+mod autoencoder;
+mod ddim;
+mod fields;
+mod unet;
+
+pub use autoencoder::AutoencoderKlConfig;
+pub use ddim::{BetaSchedule, DdimConfig, PredictionType, TimestepSpacing};
+pub use unet::{AttentionHeadDim, DownBlockType, UNet2DConditionConfig, UpBlockType};
+
+pub(crate) use fields::{Fields, write_json};

@@ -1,0 +1,8 @@
+//! Tests of `sd-model` against diffusers. Golden files are written by the scripts in `tests/golden`.
+
+mod configs;
+mod ddim;
+mod golden;
+mod networks;
+mod pipeline;
+mod training;

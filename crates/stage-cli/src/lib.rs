@@ -1,0 +1,43 @@
+//! What the `main` of every stage does: arguments, logs, progress, signals, dry run and exit codes.
+//!
+//! A stage's binary is these lines:
+//!
+//! ```no_run
+//! use clap::Parser as _;
+//!
+//! /// Makes prompts from class names.
+//! #[derive(clap::Parser)]
+//! struct Args {
+//!     #[command(flatten)]
+//!     stage: stage_cli::StageArgs,
+//! }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     let args = Args::parse();
+//!     stage_cli::run(pipeline_spec::Stage::PromptGen, &args.stage, |context| {
+//!         let progress = context.progress("prompts", 10);
+//!         for _part in 0..10 {
+//!             context.check_interrupted()?;
+//!             progress.inc(1);
+//!         }
+//!         Ok(())
+//!     })
+//! }
+//! ```
+//!
+//! stdout carries data only (the JSON of `--dry-run`); logs and progress go to stderr.
+
+pub mod args;
+pub mod context;
+mod dry_run;
+pub mod exit_code;
+pub mod logging;
+pub mod progress;
+mod run;
+pub mod signals;
+
+pub use args::{DeviceArgs, LogFormat, StageArgs};
+pub use context::{Context, Interrupted};
+pub use exit_code::{SpecFault, exit_code};
+pub use progress::Progress;
+pub use run::{finish, print_error, run};

@@ -1,0 +1,119 @@
+//! Fine-tuning of the image encoder: FLIER and its controls.
+
+pub mod batch;
+pub mod plan;
+pub mod run;
+pub mod state;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use flier_model::{FlierConfig, FlierModel, HeadInit, LatentBranchConfig, LatentEncoderConfig, layers};
+use pipeline_spec::spec::{self, CheckpointsSpec, FineTuneSpec, GeneratedUse};
+
+use crate::Error;
+use crate::backbone::Backbone;
+use crate::optimizer::{AdamW, AdamWConfig, ParameterRule};
+use crate::parameters;
+use crate::random::stream;
+
+/// PyTorch's defaults, which the released code keeps.
+const ADAMW: AdamWConfig = AdamWConfig { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8 };
+
+/// The model's shape for `spec`; `latent_shape` `[C, H, W]` where latents are used.
+///
+/// # Errors
+///
+/// Fails if the latents have no shape that the latent encoder can take.
+pub fn model_config(
+    backbone: &Backbone,
+    spec: &FineTuneSpec,
+    num_classes: usize,
+    latent_shape: Option<[usize; 3]>,
+) -> Result<FlierConfig, Error> {
+    let latent = latent_shape.map(|[latent_channels, latent_height, latent_width]| LatentBranchConfig {
+        encoder: LatentEncoderConfig { latent_channels, latent_height, latent_width },
+        coupling: match spec.coupling {
+            spec::Coupling::Independent => flier_model::Coupling::Independent,
+            spec::Coupling::SharedHead => flier_model::Coupling::SharedHead,
+        },
+    });
+    let config = FlierConfig {
+        vision: backbone.config.vision_config.clone(),
+        projection_dim: backbone.config.projection_dim,
+        num_classes,
+        pool: match spec.pool {
+            spec::Pool::MeanPatch => flier_model::Pool::MeanPatch,
+            spec::Pool::Projected => flier_model::Pool::Projected,
+        },
+        latent,
+    };
+    config.check()?;
+    Ok(config)
+}
+
+/// The model before its first step, with what stays as pre-trained frozen; `device` is a plain device.
+///
+/// # Errors
+///
+/// Fails if the checkpoint or the class names do not fit the spec.
+pub fn initial_model(
+    backbone: Backbone,
+    run: &CheckpointsSpec,
+    spec: &FineTuneSpec,
+    config: &FlierConfig,
+    class_names: &[String],
+    device: &Device,
+) -> Result<FlierModel, Error> {
+    let head_init = match spec.head_init {
+        spec::HeadInit::NearZero => HeadInit::NearZero,
+        spec::HeadInit::ZeroShotText => HeadInit::ZeroShotText {
+            classifier: backbone.text_classifier(class_names, &run.templates, device)?,
+            logit_scale: backbone.logit_scale()?,
+        },
+    };
+    let mut rng = stream(run.seed, "init", &[]);
+    let model = FlierModel::from_clip(backbone.clip, config, &head_init, device, &mut rng)?;
+    // The tower was opened for inference, the rest is new: set every requirement before `train` applies them.
+    let model = parameters::freeze(model.train(), |name| is_frozen(spec, name));
+    Ok(model)
+}
+
+/// Whether the parameter `name` stays as it is under `spec`.
+pub fn is_frozen(spec: &FineTuneSpec, name: &str) -> bool {
+    if is_latent(name) {
+        return !spec.latent_trainable;
+    }
+    match spec.freeze {
+        spec::Freeze::None => false,
+        spec::Freeze::PatchConv => layers::is_patch_conv(name),
+        spec::Freeze::AllButHead => {
+            // Under mean-patch the last norm is not CLIP's but a fresh part of the classifier.
+            let fresh_norm = spec.pool == spec::Pool::MeanPatch && name.starts_with("vision.post_layernorm.");
+            !name.starts_with("head.") && !fresh_norm
+        }
+    }
+}
+
+/// Whether the parameter belongs to the latent branch alone.
+pub fn is_latent(name: &str) -> bool {
+    name.starts_with("latent_")
+}
+
+/// AdamW with layer-wise decay of the learning rate.
+pub fn optimizer(model: &FlierModel, spec: &FineTuneSpec) -> AdamW {
+    let layers = model.config().layers();
+    AdamW::new(model, ADAMW, |name, rank| ParameterRule {
+        learning_rate_scale: layers.learning_rate_scale(name, spec.optimizer.layer_decay),
+        weight_decay: if layers::is_decayed(name, rank) { spec.optimizer.weight_decay } else { 0.0 },
+    })
+}
+
+/// Generated samples per class that `generated` uses with `shots` real images per class; `None` if it uses none.
+pub fn generated_per_class(generated: GeneratedUse, shots: u32) -> Option<usize> {
+    match generated {
+        GeneratedUse::None => None,
+        GeneratedUse::Images { per_class } | GeneratedUse::ImagesAndLatents { per_class, .. } => {
+            Some(per_class.unwrap_or(shots) as usize)
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Integration tests of `trainer`.
+
+mod binary;
+mod fixture;
+mod frozen;
+mod golden;
+mod held_out;
+mod input;
+mod methods;
+mod resume;

@@ -1,0 +1,6 @@
+//! The stages together: through the built binaries, and through the tools that people open artifacts with.
+
+mod arrow_tools;
+mod bench;
+mod kill;
+mod smoke;

@@ -1,0 +1,7 @@
+//! The commands on a small repository whose stages are stand-ins.
+
+mod fixture;
+mod plan;
+mod reproduce;
+mod run;
+mod store;
