@@ -79,6 +79,13 @@ pub fn build_packages(packages: &[&str], device: Option<&str>) -> anyhow::Result
         cargo.args(["--package", package]);
     }
     if let Some(feature) = backend_feature(device) {
+        let has_libtorch =
+            ["LIBTORCH", "LIBTORCH_USE_PYTORCH"].iter().any(|&name| std::env::var_os(name).is_some());
+        // Without either variable the bindings would download some other libtorch by themselves.
+        ensure!(
+            feature != "tch" || has_libtorch,
+            "`--device tch-...` needs libtorch: run `cargo xtask libtorch target/libtorch` and set the two variables it prints"
+        );
         cargo.args(["--package", "backend", "--features", &format!("backend/{feature}")]);
     }
     let output = cargo.stderr(Stdio::inherit()).output().context("cannot start cargo")?;

@@ -18,7 +18,8 @@ impl PeakMemory {
             self.one_process_bytes = self.one_process_bytes.max(field_bytes(&status, "VmHWM:"));
             together += field_bytes(&status, "VmRSS:");
         }
-        self.together_bytes = self.together_bytes.max(together);
+        // The highest size of a process may lie between two looks.
+        self.together_bytes = self.together_bytes.max(together).max(self.one_process_bytes);
     }
 }
 

@@ -22,6 +22,11 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How often it looks at their memory and redraws the progress.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Failures whose logs are shown; more of them tell nothing new.
+const MAX_LOGS: usize = 5;
+/// Lines of a log's end that are shown.
+const NUM_LOG_LINES: usize = 20;
+
 /// What a run of the pool came to.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -254,12 +259,13 @@ impl<'a> Run<'a> {
             return Ok(()); // Stopped on request, which is no failure of the unit.
         }
         log.mark_failure(code)?;
-        self.progress
-            .note(format_args!("unit {unit} `{output}` failed with exit code {code}; the end of its log:"));
-        for line in log.last_lines(20) {
-            self.progress.note(format_args!("    {line}"));
+        let path = log.path().display();
+        self.progress.note(format_args!("unit {unit} `{output}` failed with exit code {code}, log {path}"));
+        if self.outcome.failed.len() <= MAX_LOGS {
+            for line in log.last_lines(NUM_LOG_LINES) {
+                self.progress.note(format_args!("    {line}"));
+            }
         }
-        self.progress.note(format_args!("  whole log: {}", log.path().display()));
         Ok(())
     }
 

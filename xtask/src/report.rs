@@ -62,18 +62,17 @@ pub fn folder(plan: &Plan) -> PathBuf {
     workspace::path("reports").join(name.trim_start_matches('.'))
 }
 
-/// What to open first.
+/// What to open.
 pub fn main_file(out: &Path) -> PathBuf {
-    let html =
-        ["index.html", "report.html"].map(|name| out.join(name)).into_iter().find(|path| path.is_file());
-    html.unwrap_or_else(|| out.to_path_buf())
+    out.join("report.html")
 }
 
 /// Writes the report unless it was made from the same artifacts by the same evaluator; tells whether it did.
 pub fn write_if_changed(plan_dir: &Path, stages: &StageSettings, out: &Path) -> anyhow::Result<bool> {
     let digest = inputs_digest(plan_dir, stages)?;
-    let is_whole = main_file(out) != out;
-    if is_whole && std::fs::read_to_string(out.join(INPUTS_FILE)).is_ok_and(|found| found == digest) {
+    if main_file(out).is_file()
+        && std::fs::read_to_string(out.join(INPUTS_FILE)).is_ok_and(|found| found == digest)
+    {
         return Ok(false);
     }
     write(plan_dir, stages, out)?;

@@ -19,7 +19,7 @@ const MAX_FIELDS: usize = 10;
 /// Say why a unit of a pipeline has to run: which field, input or version differs from what the store has
 #[derive(Args)]
 pub struct Why {
-    /// Pipeline file (the quick start if left out), then a unit: its index, slug, key or beginning of a key
+    /// Pipeline file (the quick start if left out), then a unit: its index, slug, kind, or the beginning of its key
     #[arg(num_args = 1..=2, required = true, value_names = ["PIPELINE", "UNIT"])]
     arguments: Vec<String>,
     #[command(flatten)]
@@ -62,6 +62,7 @@ fn named_units(plan: &Plan, name: &str) -> anyhow::Result<Vec<usize>> {
     let fits = |planned: &PlannedUnit| {
         let output = &planned.output;
         output.slug == name
+            || output.kind.name() == name
             || output.to_string() == name
             || format!("{}-{}", output.slug, output.key) == name
             || (name.len() >= 4 && output.key.as_str().starts_with(name))
@@ -69,7 +70,7 @@ fn named_units(plan: &Plan, name: &str) -> anyhow::Result<Vec<usize>> {
     let found: Vec<usize> = (0..plan.units.len()).filter(|&index| fits(&plan.units[index])).collect();
     if found.is_empty() {
         bail!(
-            "no unit `{name}` in the plan; expected an index below {}, a slug, or at least 4 digits of a key \
+            "no unit `{name}` in the plan; expected an index below {}, a slug, a kind, or at least 4 digits of a key \
              (`cargo xtask plan -v` lists them)",
             plan.units.len()
         );

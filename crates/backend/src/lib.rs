@@ -92,6 +92,17 @@ impl DeviceSpec {
     }
 }
 
+/// The device that tests compute on: `FLIER_TEST_DEVICE`, or `cpu`.
+///
+/// # Panics
+///
+/// Panics if the variable names no device of this build: a test on another device than asked for proves nothing.
+pub fn test_device() -> Device {
+    let name = std::env::var("FLIER_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    let device = name.parse().and_then(DeviceSpec::open);
+    device.unwrap_or_else(|error| panic!("FLIER_TEST_DEVICE: {error}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

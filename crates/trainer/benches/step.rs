@@ -1,6 +1,9 @@
 //! Images per second of one training step: forward, backward, AdamW. A plain program, `cargo bench -p trainer`.
 #![allow(clippy::print_stdout)]
 
+// Brings the allocator of the stages.
+use stage_cli as _;
+
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
@@ -13,6 +16,13 @@ use trainer::{parameters, random};
 const BATCH: usize = 32;
 
 fn main() {
+    for patch_size in [16, 8] {
+        measure(patch_size);
+    }
+}
+
+/// A ViT of width 128 with four blocks on 64 px images.
+fn measure(patch_size: usize) {
     let device = backend::DeviceSpec::Cpu.open().expect("the flex back end is built");
     let vision = VisionTransformerConfig {
         hidden_size: 128,
@@ -20,7 +30,7 @@ fn main() {
         num_hidden_layers: 4,
         num_attention_heads: 4,
         image_size: 64,
-        patch_size: 8,
+        patch_size,
         hidden_act: Activation::QuickGelu,
         layer_norm_eps: 1e-5,
     };
@@ -53,7 +63,7 @@ fn main() {
     let mut rng = random::stream(1, "bench", &[]);
     let model =
         FlierModel::from_clip(clip, &config, &HeadInit::NearZero, &device, &mut rng).expect("it fits");
-    println!("{} parameters", model.num_params());
+    println!("patch {patch_size}: {} parameters", model.num_params());
     let mut model = parameters::freeze(model, layers::is_patch_conv).train();
     let adamw = AdamWConfig { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8 };
     let mut optimizer = AdamW::new(&model, adamw, |_, rank| ParameterRule {

@@ -15,7 +15,7 @@ fn unit_of(line: &str) -> Option<usize> {
 fn everything_runs_once_after_its_inputs_and_ends_with_the_report() {
     let fixture = Fixture::new();
     let finished = fixture.reproduce(&[]).expect(0);
-    assert!(finished.stdout.contains("reports/small/index.html"), "{finished:#?}");
+    assert!(finished.stdout.contains("reports/small/report.html"), "{finished:#?}");
     let plan = fixture.plan();
     let started = fixture.started();
     assert_eq!(started.last().map(String::as_str), Some("report"));

@@ -7,7 +7,7 @@ if [ "$1" = report ]; then
         shift
     done
     echo report >>"$here/started"
-    echo "<html></html>" >"$out/index.html"
+    echo "<html></html>" >"$out/report.html"
     exit 0
 fi
 shard=whole

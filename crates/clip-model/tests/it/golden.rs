@@ -13,7 +13,7 @@ pub fn path(name: &str) -> PathBuf {
 
 /// The CPU device of the tests.
 pub fn device() -> Device {
-    backend::DeviceSpec::Cpu.open().unwrap()
+    backend::test_device()
 }
 
 /// The tensors of one golden file.

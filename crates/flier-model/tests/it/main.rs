@@ -15,7 +15,7 @@ use rand_core::SeedableRng;
 
 /// The pure Rust back end on the CPU.
 fn device() -> Device {
-    backend::DeviceSpec::Cpu.open().unwrap()
+    backend::test_device()
 }
 
 fn rng() -> ChaCha8Rng {

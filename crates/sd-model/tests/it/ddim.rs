@@ -3,7 +3,7 @@
 //! diffusers multiplies 1000 alphas in f32, we in f64: their product differs in the sixth digit, and a step divides by its
 //! root, which is as small as 0.07. Hence 1e-4 times the size of the values.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use sd_model::{DdimConfig, DdimScheduler, Error};
 use serde_json::Value;
 
@@ -41,7 +41,7 @@ fn timesteps_of_all_spacings_match_diffusers() {
 
 #[test]
 fn every_step_matches_diffusers() {
-    let device = Device::flex();
+    let device = backend::test_device();
     let golden = Golden::open("ddim.safetensors", &device);
     for (index, case) in cases("cases").into_iter().enumerate() {
         let tensor = |name: &str| golden.tensor::<5>(&format!("{index}.{name}"));
@@ -73,7 +73,7 @@ fn every_step_matches_diffusers() {
 
 #[test]
 fn schedule_noise_and_velocity_match_diffusers() {
-    let device = Device::flex();
+    let device = backend::test_device();
     let golden = Golden::open("ddim.safetensors", &device);
     for (index, case) in cases("cases").into_iter().enumerate() {
         let name = |part: &str| format!("{index}.{part}");
@@ -95,7 +95,7 @@ fn schedule_noise_and_velocity_match_diffusers() {
 
 #[test]
 fn the_true_noise_leads_back_to_the_clean_latent() {
-    let device = Device::flex();
+    let device = backend::test_device();
     let golden = Golden::open("ddim.safetensors", &device);
     let (sample, noise) = (golden.tensor::<4>("0.sample"), golden.tensor::<4>("1.sample"));
     let scheduler = DdimScheduler::new(DdimConfig { clip_sample: false, ..DdimConfig::default() }).unwrap();

@@ -23,7 +23,7 @@ fn autoencoder(name: &str, device: &Device) -> AutoencoderKl {
 }
 
 fn unet_case(name: &str) {
-    let device = Device::flex();
+    let device = backend::test_device();
     let golden = Golden::open(&format!("{name}/golden.safetensors"), &device);
     let output = unet(name, &device).forward(
         golden.tensor("sample"),
@@ -34,7 +34,7 @@ fn unet_case(name: &str) {
 }
 
 fn autoencoder_case(name: &str) {
-    let device = Device::flex();
+    let device = backend::test_device();
     let golden = Golden::open(&format!("{name}/golden.safetensors"), &device);
     let autoencoder = autoencoder(name, &device);
     let posterior = autoencoder.encode(golden.tensor("pixels"));
@@ -72,7 +72,7 @@ fn autoencoder_with_one_stage_matches_diffusers() {
 #[test]
 #[allow(clippy::print_stderr)]
 fn a_latent_does_not_depend_on_the_others_in_its_batch() {
-    let device = Device::flex();
+    let device = backend::test_device();
     let golden = Golden::open("unet_sd2/golden.safetensors", &device);
     let unet = unet("unet_sd2", &device);
     let [sample, timesteps, context] = ["sample", "timesteps", "encoder_hidden_states"];
@@ -94,7 +94,7 @@ fn a_latent_does_not_depend_on_the_others_in_its_batch() {
 
 #[test]
 fn saved_weights_load_again_bit_for_bit() {
-    let device = Device::flex();
+    let device = backend::test_device();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("diffusion_pytorch_model.safetensors");
     for name in ["unet_sd1", "unet_sd2"] {
@@ -124,7 +124,7 @@ fn assert_same_tensors(expected: &std::path::Path, found: &std::path::Path) {
 
 #[test]
 fn attention_names_of_old_autoencoder_checkpoints_are_accepted() {
-    let device = Device::flex();
+    let device = backend::test_device();
     let folder = tempfile::tempdir().unwrap();
     let old = folder.path().join("old.safetensors");
     let bytes = std::fs::read(path("autoencoder/diffusion_pytorch_model.safetensors")).unwrap();
@@ -146,7 +146,7 @@ fn attention_names_of_old_autoencoder_checkpoints_are_accepted() {
 
 #[test]
 fn a_checkpoint_of_another_shape_is_refused() {
-    let device = Device::flex();
+    let device = backend::test_device();
     let weights = path("unet_sd2/diffusion_pytorch_model.safetensors");
     let config = UNet2DConditionConfig::from_file(&path("unet_sd2/config.json")).unwrap();
     let message = |config: &UNet2DConditionConfig| {
@@ -162,7 +162,7 @@ fn a_checkpoint_of_another_shape_is_refused() {
 
 #[test]
 fn a_cut_off_checkpoint_is_refused() {
-    let device = Device::flex();
+    let device = backend::test_device();
     let folder = tempfile::tempdir().unwrap();
     let cut = folder.path().join("cut.safetensors");
     let bytes = std::fs::read(path("autoencoder/diffusion_pytorch_model.safetensors")).unwrap();

@@ -3,7 +3,7 @@
 //! Guidance 7.5 multiplies the differences of two f32 networks in each of four steps; the latents of this case reach 16, so
 //! 1e-4 is about one part in 10^5.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use clip_model::SaveDtype;
 use sd_model::{Error, StableDiffusion, noise, to_rgb_images};
 use std::path::Path;
@@ -25,7 +25,7 @@ fn embeds(model: &StableDiffusion) -> [Tensor<3>; 2] {
 
 #[allow(clippy::print_stderr)]
 fn pipeline_case(name: &str, guidance_scale: f64) {
-    let device = Device::flex();
+    let device = backend::test_device();
     let golden = Golden::open(&format!("{name}/golden.safetensors"), &device);
     let model = StableDiffusion::from_folder(&path(name), &device).unwrap();
     let what = |part: &str| format!("{name} {part}");
@@ -65,7 +65,7 @@ fn four_steps_of_v_prediction_without_guidance_match_diffusers() {
 #[test]
 #[allow(clippy::print_stderr)]
 fn a_sample_does_not_depend_on_its_batch() {
-    let device = Device::flex();
+    let device = backend::test_device();
     let model = StableDiffusion::from_folder(&path("pipeline_sd1"), &device).unwrap();
     let shape = model.latent_shape();
     let prompts: Vec<String> = (0..5).map(|i| format!("a photo of {i} cats")).collect();
@@ -88,7 +88,7 @@ fn a_sample_does_not_depend_on_its_batch() {
 
 #[test]
 fn progress_counts_the_finished_steps() {
-    let device = Device::flex();
+    let device = backend::test_device();
     let model = StableDiffusion::from_folder(&path("pipeline_sd2"), &device).unwrap();
     let [prompt, negative] = embeds(&model);
     let mut seen = vec![];
@@ -99,7 +99,7 @@ fn progress_counts_the_finished_steps() {
 
 #[test]
 fn wrong_requests_are_errors() {
-    let device = Device::flex();
+    let device = backend::test_device();
     let model = StableDiffusion::from_folder(&path("pipeline_sd2"), &device).unwrap();
     let [prompt, negative] = embeds(&model);
     let zeros = |shape: [usize; 4]| Tensor::<4>::zeros(shape, &device);
@@ -119,7 +119,7 @@ fn wrong_requests_are_errors() {
 
 #[test]
 fn bytes_are_in_the_order_height_width_channels() {
-    let device = Device::flex();
+    let device = backend::test_device();
     let pixels = [0.0, 0.5 / 255.0, 1.5 / 255.0, 1.0, 0.2, 0.4].map(|v: f32| v);
     let image = Tensor::<4>::from_data(TensorData::new(pixels.to_vec(), [1, 3, 1, 2]), &device);
     assert_eq!(to_rgb_images(image), [[0, 2, 51, 0, 255, 102]]);
@@ -140,7 +140,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn a_saved_folder_loads_again_and_samples_the_same() {
-    let device = Device::flex();
+    let device = backend::test_device();
     for name in ["pipeline_sd1", "pipeline_sd2"] {
         let folder = tempfile::tempdir().unwrap();
         let model = StableDiffusion::from_folder(&path(name), &device).unwrap();
@@ -167,7 +167,7 @@ fn a_saved_folder_loads_again_and_samples_the_same() {
 
 #[test]
 fn a_broken_folder_names_the_file() {
-    let device = Device::flex();
+    let device = backend::test_device();
     let files = [
         "model_index.json",
         "scheduler/scheduler_config.json",
@@ -198,7 +198,7 @@ fn a_broken_folder_names_the_file() {
 
 #[test]
 fn parts_that_do_not_fit_each_other_are_refused() {
-    let device = Device::flex();
+    let device = backend::test_device();
     let cases = [
         (
             "unet/config.json",

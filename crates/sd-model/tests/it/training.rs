@@ -12,7 +12,7 @@ fn normal<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
 
 #[test]
 fn unet_learns_to_predict_noise() {
-    let device = Device::flex().autodiff();
+    let device = backend::test_device().autodiff();
     let config = UNet2DConditionConfig::from_file(&path("unet_sd2/config.json")).unwrap();
     let mut unet = config.init(&device).unwrap();
     let scheduler = DdimScheduler::new(DdimConfig::default()).unwrap();
@@ -36,7 +36,7 @@ fn unet_learns_to_predict_noise() {
 
 #[test]
 fn autoencoder_learns_to_reconstruct() {
-    let device = Device::flex().autodiff();
+    let device = backend::test_device().autodiff();
     let config = AutoencoderKlConfig::from_file(&path("autoencoder/config.json")).unwrap();
     let mut autoencoder = config.init(&device).unwrap();
     let mut optimizer = AdamWConfig::new().init();
