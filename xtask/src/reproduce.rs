@@ -32,6 +32,9 @@ pub struct Reproduce {
     /// Take source archives from this mirror folder instead of their registry
     #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,
+    /// Folder of the report [default: `reports/<pipeline name>`]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Processes at the same time [default: the number of cores; 1 with `--device cuda...`]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
@@ -71,7 +74,7 @@ impl Reproduce {
         if let Some(code) = outcome {
             return Ok(ExitCode::from(code));
         }
-        let report_dir = report::folder(&plan);
+        let report_dir = self.out.clone().unwrap_or_else(|| report::folder(&plan));
         let has_changed = report::write_if_changed(&plan_dir, &settings, &report_dir)?;
         let total = start.elapsed();
         let note = if has_changed { "" } else { " (unchanged)" };

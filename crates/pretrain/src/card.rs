@@ -116,7 +116,10 @@ impl Share {
     /// Wilson's 95% interval (Wilson, 1927).
     pub fn interval(self) -> [f64; 2] {
         const Z: f64 = 1.959_964;
-        let n = self.trials.max(1) as f64;
+        if self.trials == 0 {
+            return [0.0, 1.0];
+        }
+        let n = self.trials as f64;
         let p = self.value();
         let scale = 1.0 / (1.0 + Z * Z / n);
         let centre = scale * (p + Z * Z / (2.0 * n));

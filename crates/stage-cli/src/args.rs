@@ -34,7 +34,7 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
     /// Folder of the checkpoints that specifications name.
-    #[arg(long, value_name = "DIR", env = "FLIER_WEIGHTS", default_value = "weights")]
+    #[arg(long, value_name = "DIR", env = "FLIER_WEIGHTS", default_value = "models")]
     pub weights: PathBuf,
 }
 

@@ -60,11 +60,15 @@ impl Bench {
         process
     }
 
+    /// The command that runs the pipeline; its report goes to `report` beside the store.
+    pub fn reproduction(&self) -> Command {
+        let (bins, report) = (bin_dir(), self.folder.path().join("report"));
+        self.command("reproduce", &["--bin-dir", bins.to_str().unwrap(), "--out", report.to_str().unwrap()])
+    }
+
     /// Runs the pipeline to its end.
     pub fn reproduce(&self) -> Output {
-        let (bins, reports) = (bin_dir(), self.folder.path().join("reports"));
-        let args = ["--bin-dir", bins.to_str().unwrap(), "--reports", reports.to_str().unwrap()];
-        self.command("reproduce", &args).output().unwrap()
+        self.reproduction().output().unwrap()
     }
 
     /// Digest of every file below `data/` of every artifact, by artifact.

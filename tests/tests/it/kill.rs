@@ -2,15 +2,39 @@
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use std::os::unix::process::CommandExt;
-use std::process::Stdio;
+use rustix::process::{Pid, Signal, kill_process};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use crate::bench::{Bench, bin_dir, expect_code};
+use crate::bench::{Bench, expect_code};
 
 /// Kills of a run: 12 unless `FLIER_TEST_KILLS` says otherwise (the full campaign is 200).
 fn num_kills() -> u32 {
     std::env::var("FLIER_TEST_KILLS").map_or(12, |text| text.parse().unwrap())
+}
+
+/// The processes whose parent is `parent`.
+fn children(parent: u32) -> Vec<u32> {
+    let entries =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let pids = entries.filter_map(|name| name.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        after_name.split(' ').nth(1).and_then(|ppid| ppid.parse().ok()) == Some(parent)
+    })
+    .collect()
+}
+
+/// Kills a run with the stages it started, as a power cut would; tells how many stages died.
+fn kill(run: &mut Child) -> usize {
+    let stages = children(run.id());
+    run.kill().unwrap();
+    for stage in &stages {
+        // A stage that ended by itself in this moment is gone already.
+        let _ = kill_process(Pid::from_raw(stage.cast_signed()).unwrap(), Signal::KILL);
+    }
+    stages.len()
 }
 
 #[test]
@@ -18,34 +42,23 @@ fn a_run_killed_at_random_moments_ends_with_the_store_of_an_undisturbed_one() {
     let undisturbed = Bench::smoke();
     expect_code(&undisturbed.reproduce(), 0);
     let disturbed = Bench::smoke();
-    let reports = disturbed.folder.path().join("reports");
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let (mut kills, mut runs) = (0, 0);
-    while kills < num_kills() {
-        if runs > 0 && disturbed.contents() == undisturbed.contents() {
-            // Finished before the next kill: begin again with what generation and training wrote.
+    let (mut num_kills_done, mut num_stages_killed) = (0, 0);
+    while num_kills_done < num_kills() {
+        let mut run = disturbed.reproduction().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(100 + rng.next_u64() % 3000));
+        if run.try_wait().unwrap().is_none() {
+            num_stages_killed += kill(&mut run);
+            num_kills_done += 1;
+            run.wait().unwrap();
+        } else {
+            // It came to its end before the kill: check that, and begin again.
+            assert_eq!(disturbed.contents(), undisturbed.contents());
             std::fs::remove_dir_all(disturbed.store().root()).unwrap();
         }
-        runs += 1;
-        let mut child = disturbed
-            .command(
-                "reproduce",
-                &["--bin-dir", bin_dir().to_str().unwrap(), "--reports", reports.to_str().unwrap()],
-            )
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_millis(100 + rng.next_u64() % 3000));
-        let group = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
-        if child.try_wait().unwrap().is_none() {
-            // The whole process group dies at once, stages included.
-            rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
-            kills += 1;
-        }
-        child.wait().unwrap();
     }
+    eprintln!("{num_kills_done} runs killed, with {num_stages_killed} stages at work");
+    assert!(num_stages_killed > 0);
     expect_code(&disturbed.reproduce(), 0);
     assert_eq!(disturbed.contents(), undisturbed.contents());
     expect_code(&disturbed.command("verify", &[]).output().unwrap(), 0);

@@ -34,7 +34,7 @@ fn the_smoke_pipeline_runs_is_cached_repairs_one_part_and_opens_in_other_tools()
         "accuracy-over-shots.svg",
         "accuracy-over-shots.png",
     ] {
-        let path = bench.folder.path().join("reports/smoke").join(file);
+        let path = bench.folder.path().join("report").join(file);
         assert!(path.is_file(), "{}", path.display());
     }
 

@@ -114,7 +114,8 @@ impl Page<'_> {
     /// The same text and tables as Markdown; pictures are named by their files.
     pub(crate) fn markdown(&self) -> String {
         let pipeline = &self.plan.pipeline;
-        let mut out = format!("# {}\n\n{}\n\n", pipeline.name, pipeline.description.trim());
+        let mut out =
+            format!("# {}\n\n{}\n\n", pipeline.name, pipeline.description.trim().replace('<', "&lt;"));
         for fact in self.facts() {
             let _ = writeln!(out, "- {fact}");
         }
