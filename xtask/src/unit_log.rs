@@ -29,7 +29,7 @@ pub struct Failure {
 impl UnitLog {
     /// The log of the unit that yields `output`.
     pub fn new(store: &Store, output: &ArtifactId) -> Self {
-        let folder = store.root().join("logs");
+        let folder = store.logs_dir();
         let key = &output.key;
         Self {
             path: folder.join(format!("{key}.log")),

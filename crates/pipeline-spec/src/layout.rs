@@ -6,6 +6,7 @@
 //!                                                /commit/part-00000-of-00004.json
 //! <store>/plans/<plan>/plan.json, unit-00000.json
 //! <store>/work/<key>/           training state of a run that is not finished
+//! <store>/logs/<key>.log        what the unit's stage said
 //! <store>/tmp/                  unfinished files
 //! ```
 
@@ -123,6 +124,11 @@ impl Store {
     /// Folder of the state of an unfinished run.
     pub fn work_dir(&self, id: &ArtifactId) -> PathBuf {
         self.root.join("work").join(id.key.as_str())
+    }
+
+    /// Folder of the logs of units, one file per key.
+    pub fn logs_dir(&self) -> PathBuf {
+        self.root.join("logs")
     }
 
     /// Folder of the plan with this id.

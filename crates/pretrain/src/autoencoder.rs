@@ -43,7 +43,11 @@ pub struct TrainedAutoencoder {
 /// # Errors
 ///
 /// Fails if images and recipe do not fit, the state cannot be read or written, or the loss is not finite.
-pub fn train(recipe: &AutoencoderRecipe, images: &ImageSet, run: &Run<'_>) -> Result<TrainedAutoencoder, Error> {
+pub fn train(
+    recipe: &AutoencoderRecipe,
+    images: &ImageSet,
+    run: &Run<'_>,
+) -> Result<TrainedAutoencoder, Error> {
     run.device.seed(recipe.seed);
     let model = recipe.model.init(&run.device.clone().autodiff())?;
     let fresh = Training {

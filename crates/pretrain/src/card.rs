@@ -282,7 +282,8 @@ pub fn write(request: &Request<'_>, device: &Device) -> Result<(), Error> {
     };
     info!("{}", serde_json::json!(figures));
     let rows = generated.chunks(request.samples_per_class.max(1));
-    let rows: Vec<Vec<Vec<u8>>> = rows.map(|row| row.iter().map(|(_, image)| image.clone()).collect()).collect();
+    let rows: Vec<Vec<Vec<u8>>> =
+        rows.map(|row| row.iter().map(|(_, image)| image.clone()).collect()).collect();
     sheet::write(&rows, side, &request.diffusion.join("samples.png"))?;
     text::write_all(request, &figures, &test.class_names)
 }
@@ -299,8 +300,10 @@ fn generate(
     let shape = model.latent_shape();
     let mut images = Vec::with_capacity(samples.len());
     for batch in samples.chunks(BATCH) {
-        let prompts: Vec<String> =
-            batch.iter().map(|&(class, _)| request.template.replace("{}", &class_names[class as usize])).collect();
+        let prompts: Vec<String> = batch
+            .iter()
+            .map(|&(class, _)| request.template.replace("{}", &class_names[class as usize]))
+            .collect();
         let values: Vec<f32> =
             batch.iter().flat_map(|&(class, sample)| noise(request.seed, class, 0, sample, shape)).collect();
         let [channels, height, width] = shape;
@@ -367,7 +370,8 @@ mod tests {
 
     #[test]
     fn thinning_keeps_both_ends() {
-        let line = |step| Line { step, loss: 0.0, extra: Default::default(), learning_rate: 0.0, elapsed_s: 0.0 };
+        let line =
+            |step| Line { step, loss: 0.0, extra: Default::default(), learning_rate: 0.0, elapsed_s: 0.0 };
         let steps: Vec<usize> = thin((0..50).map(line).collect(), 5).iter().map(|line| line.step).collect();
         assert_eq!(steps, [0, 12, 24, 36, 49]);
         assert_eq!(thin((0..3).map(line).collect(), 5).len(), 3);

@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use clip_model::{
-    CLIP_MEAN, CLIP_STD, Clip, ClipConfig, Preprocess, SaveDtype, Tokenizer, VisionConfig, normalize, train_bpe,
+    CLIP_MEAN, CLIP_STD, Clip, ClipConfig, Preprocess, SaveDtype, Tokenizer, VisionConfig, normalize,
+    train_bpe,
 };
 
 use crate::augment::augment;

@@ -84,7 +84,15 @@ impl ImageSet {
         }
         let labelled = by_class.concat();
         by_class.retain(|class: &Vec<usize>| !class.is_empty());
-        Ok(Self { split: split.to_owned(), origin: origin.to_owned(), side, images, class_names, by_class, labelled })
+        Ok(Self {
+            split: split.to_owned(),
+            origin: origin.to_owned(),
+            side,
+            images,
+            class_names,
+            by_class,
+            labelled,
+        })
     }
 
     /// Draws the images of one batch, with replacement.
@@ -134,10 +142,8 @@ impl ImageSet {
 pub fn locate(dir: &Path) -> Result<(Store, ArtifactId), Error> {
     let path = dir.join("artifact.json");
     let text = std::fs::read(&path).map_err(Error::io(&path))?;
-    let record: pipeline_spec::ArtifactRecord = serde_json::from_slice(&text).map_err(|source| Error::Json {
-        path: path.clone(),
-        expected: "the record of an artifact",
-        source,
+    let record: pipeline_spec::ArtifactRecord = serde_json::from_slice(&text).map_err(|source| {
+        Error::Json { path: path.clone(), expected: "the record of an artifact", source }
     })?;
     let dir = dir.canonicalize().map_err(Error::io(dir))?;
     let root = dir.ancestors().nth(3).unwrap_or(&dir);
@@ -145,11 +151,8 @@ pub fn locate(dir: &Path) -> Result<(Store, ArtifactId), Error> {
 }
 
 fn decode(row: ImageRow, side: usize) -> Result<TrainingImage, Error> {
-    let refuse = |expected: String, found: String| Error::Image {
-        sample_id: row.sample_id.clone(),
-        expected,
-        found,
-    };
+    let refuse =
+        |expected: String, found: String| Error::Image { sample_id: row.sample_id.clone(), expected, found };
     let image = image::load_from_memory(&row.image.bytes)
         .map_err(|error| refuse("a PNG or JPEG file".to_owned(), error.to_string()))?;
     let image = clip_model::to_rgb(image);

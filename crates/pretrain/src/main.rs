@@ -134,7 +134,8 @@ fn open_device(name: &str) -> anyhow::Result<burn::tensor::Device> {
 
 fn read_images(dir: &Path, split: &str, side: usize) -> anyhow::Result<ImageSet> {
     let (store, id) = images::locate(dir)?;
-    ImageSet::read(&store, &id, split, side).with_context(|| format!("cannot use the images in `{}`", dir.display()))
+    ImageSet::read(&store, &id, split, side)
+        .with_context(|| format!("cannot use the images in `{}`", dir.display()))
 }
 
 impl RunArgs {
@@ -150,7 +151,12 @@ impl RunArgs {
     }
 
     /// Writes what the card needs to know of this training.
-    fn write_summary<R: Recipe>(&self, recipe: &R, images: &ImageSet, result: (usize, f64, usize)) -> anyhow::Result<()> {
+    fn write_summary<R: Recipe>(
+        &self,
+        recipe: &R,
+        images: &ImageSet,
+        result: (usize, f64, usize),
+    ) -> anyhow::Result<()> {
         let (step, elapsed_s, num_params) = result;
         let lines = pretrain::metrics::read(&self.state.join("metrics.jsonl"))?;
         let summary = card::TrainingSummary {

@@ -44,7 +44,13 @@ impl Metrics {
     /// # Errors
     ///
     /// Fails if the file cannot be read or written.
-    pub fn open(dir: &Path, step: usize, earlier_s: f64, num_steps: usize, every: usize) -> Result<Self, Error> {
+    pub fn open(
+        dir: &Path,
+        step: usize,
+        earlier_s: f64,
+        num_steps: usize,
+        every: usize,
+    ) -> Result<Self, Error> {
         let path = dir.join("metrics.jsonl");
         let kept: Vec<Line> = read(&path)?.into_iter().filter(|line| line.step <= step).collect();
         let mut file = OpenOptions::new()

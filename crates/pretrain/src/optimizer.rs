@@ -7,7 +7,8 @@ use burn::optim::{AdamWConfig, ModuleOptimizer};
 use crate::recipe::OptimizerRecipe;
 
 /// Path parts of parameters that are not decayed: norms, biases, scalars and positions.
-const NOT_DECAYED: [&str; 8] = ["bias", "norm", "bn", "gamma", "beta", "logit_scale", "class_embedding", "position"];
+const NOT_DECAYED: [&str; 8] =
+    ["bias", "norm", "bn", "gamma", "beta", "logit_scale", "class_embedding", "position"];
 
 /// AdamW with two groups: decayed matrices and kernels, and the rest without decay.
 pub fn adamw(recipe: &OptimizerRecipe) -> ModuleOptimizer {

@@ -173,7 +173,11 @@ impl Recipe for ClipRecipe {
 
     fn check(&self) -> Result<(), Error> {
         if self.vocab_size < 514 {
-            return Err(Error::field("vocab_size", "at least 514: bytes and special tokens", self.vocab_size));
+            return Err(Error::field(
+                "vocab_size",
+                "at least 514: bytes and special tokens",
+                self.vocab_size,
+            ));
         }
         if self.max_logit_scale < 1.0 {
             return Err(Error::field("max_logit_scale", "at least 1", self.max_logit_scale));

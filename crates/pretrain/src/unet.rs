@@ -96,7 +96,12 @@ struct Plan<'a> {
 /// # Errors
 ///
 /// Fails if images, frozen parts and recipe do not fit, the state cannot be read or written, or the loss is not finite.
-pub fn train(recipe: &UnetRecipe, images: &ImageSet, frozen: Frozen, run: &Run<'_>) -> Result<TrainedUnet, Error> {
+pub fn train(
+    recipe: &UnetRecipe,
+    images: &ImageSet,
+    frozen: Frozen,
+    run: &Run<'_>,
+) -> Result<TrainedUnet, Error> {
     images.check_batches(&recipe.batch)?;
     let scheduler = DdimScheduler::new(recipe.scheduler.clone())?;
     run.device.seed(recipe.seed);
@@ -156,7 +161,8 @@ impl Plan<'_> {
         let (recipe, device) = (self.recipe, self.run.device);
         let mut rng = StepRng::new(recipe.seed, Purpose::Batch, step as u64);
         let indices = self.images.draw_batch(&recipe.batch, &mut rng);
-        let copies: Vec<usize> = indices.iter().map(|i| i * recipe.copies + rng.below(recipe.copies)).collect();
+        let copies: Vec<usize> =
+            indices.iter().map(|i| i * recipe.copies + rng.below(recipe.copies)).collect();
         let context = self.encode_captions(&indices, &mut rng)?; // [B, T, D]
         let original = self.latents.batch(&copies, device); // [B, C, h, w]
 

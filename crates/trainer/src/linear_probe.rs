@@ -54,10 +54,10 @@ pub fn train(
     let mut log = Vec::new();
     let total = spec.inverse_regularization.len() as u64;
     for (index, &c) in spec.inverse_regularization.iter().enumerate() {
-        if control(index as u64, total) == ControlFlow::Break(()) {
+        let regression = fit(samples, c, spec.max_iterations);
+        if control(index as u64 + 1, total) == ControlFlow::Break(()) {
             return Ok(None);
         }
-        let regression = fit(samples, c, spec.max_iterations);
         let val_accuracy = accuracy(&regression.predict(&features.val), &features.val_labels);
         log.push(json!({
             "inverse_regularization": c,

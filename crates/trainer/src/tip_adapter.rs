@@ -115,9 +115,6 @@ fn train_keys(
         let view = &cache.train[(epoch as usize % cache.views) * count * cache.width..];
         let (mut sum, mut rate) = (0.0, 0.0);
         for batch in order.chunks(spec.batch_size.max(1) as usize) {
-            if control(step as u64, total as u64) == ControlFlow::Break(()) {
-                return Ok(None);
-            }
             rate = spec.learning_rate * 0.5 * (1.0 + (PI * step as f64 / total as f64).cos());
             let rows = batch.iter().flat_map(|i| &view[i * cache.width..(i + 1) * cache.width]);
             let features: Vec<f32> = rows.copied().collect();
@@ -141,6 +138,9 @@ fn train_keys(
             adapter = optimizer.step(adapter, gradients, rate);
             sum += value * batch.len() as f64;
             step += 1;
+            if control(step as u64, total as u64) == ControlFlow::Break(()) {
+                return Ok(None);
+            }
         }
         epochs.push(EpochSummary {
             epoch: epoch + 1,

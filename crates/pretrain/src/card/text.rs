@@ -7,7 +7,11 @@ use super::{ClipFigures, Figures, Request, Share, TrainingSummary};
 use crate::error::Error;
 
 /// Writes the three cards and their figures.
-pub(super) fn write_all(request: &Request<'_>, figures: &Figures, class_names: &[String]) -> Result<(), Error> {
+pub(super) fn write_all(
+    request: &Request<'_>,
+    figures: &Figures,
+    class_names: &[String],
+) -> Result<(), Error> {
     for (dir, own) in [(request.clip_vit, &figures.vit), (request.clip_resnet, &figures.resnet)] {
         let summary = TrainingSummary::load("pretrain clip", dir)?;
         write_files(dir, &clip_card(&summary, own, figures, request, class_names), figures)?;
@@ -83,7 +87,9 @@ fn diffusion_card(summaries: &[TrainingSummary; 2], figures: &Figures, request: 
          reconstructions below:\n\n![reconstructions](reconstructions.png)\n\n",
         figures.reconstruction_error
     );
-    card + &training_section("Training of the autoencoder", vae) + "\n" + &training_section("Training of the UNet", unet)
+    card + &training_section("Training of the autoencoder", vae)
+        + "\n"
+        + &training_section("Training of the UNet", unet)
 }
 
 fn training_section(title: &str, summary: &TrainingSummary) -> String {
@@ -101,7 +107,8 @@ fn training_section(title: &str, summary: &TrainingSummary) -> String {
         summary.device,
     );
     for line in &summary.losses {
-        let extra: Vec<String> = line.extra.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        let extra: Vec<String> =
+            line.extra.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
         let (step, loss, minutes) = (line.step, line.loss, line.elapsed_s / 60.0);
         let _ = writeln!(text, "| {step} | {loss:.4} | {} | {minutes:.1} |", extra.join(", "));
     }

@@ -6,11 +6,18 @@ use clip_model::{SaveDtype, VisionConfig};
 use pretrain::clip::Run;
 use pretrain::{AutoencoderRecipe, ClipRecipe, Error, UnetRecipe, autoencoder, clip, unet};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::fixtures::{images, recipe};
 
 fn device() -> Device {
     backend::DeviceSpec::Cpu.open().unwrap()
+}
+
+/// One training at a time: the generator that draws initial weights is the device's, and tests may share a process.
+fn alone() -> MutexGuard<'static, ()> {
+    static DEVICE: Mutex<()> = Mutex::new(());
+    DEVICE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn run<'a>(device: &'a Device, state: &'a Path, stop_at: Option<usize>) -> Run<'a> {
@@ -79,6 +86,7 @@ fn weights<M: Module>(module: &M) -> Vec<f32> {
 
 /// Trains without and with an interruption after two steps; gives both weights.
 fn undisturbed_and_resumed(train: impl Fn(&Run<'_>) -> Vec<f32>) -> [Vec<f32>; 2] {
+    let _alone = alone();
     let device = device();
     let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let undisturbed = train(&run(&device, dirs[0].path(), None));
@@ -91,7 +99,8 @@ fn undisturbed_and_resumed(train: impl Fn(&Run<'_>) -> Vec<f32>) -> [Vec<f32>; 2
 fn a_resumed_clip_has_the_same_weights_to_the_bit() {
     for name in ["emoji-clip-vit.toml", "emoji-clip-resnet.toml"] {
         let (recipe, images) = (clip_recipe(name), images(32));
-        let [a, b] = undisturbed_and_resumed(|run| weights(&clip::train(&recipe, &images, run).unwrap().clip));
+        let [a, b] =
+            undisturbed_and_resumed(|run| weights(&clip::train(&recipe, &images, run).unwrap().clip));
         assert!(a == b, "{name}");
     }
 }
@@ -99,7 +108,8 @@ fn a_resumed_clip_has_the_same_weights_to_the_bit() {
 #[test]
 fn a_resumed_autoencoder_has_the_same_weights_to_the_bit() {
     let (recipe, images) = (autoencoder_recipe(), images(32));
-    let [a, b] = undisturbed_and_resumed(|run| weights(&autoencoder::train(&recipe, &images, run).unwrap().vae));
+    let [a, b] =
+        undisturbed_and_resumed(|run| weights(&autoencoder::train(&recipe, &images, run).unwrap().vae));
     assert!(a == b);
 }
 
@@ -109,13 +119,16 @@ fn a_resumed_unet_has_the_same_weights_to_the_bit_and_the_saved_model_samples() 
     let dir = tempfile::tempdir().unwrap();
     let state = |name: &str| dir.path().join(name);
     let (clip_dir, sd_dir) = (dir.path().join("clip"), dir.path().join("sd"));
+    let alone_for_frozen = alone();
     let clip_state = state("clip-state");
-    let clip = clip::train(&clip_recipe("emoji-clip-vit.toml"), &images, &run(&device, &clip_state, None)).unwrap();
+    let clip =
+        clip::train(&clip_recipe("emoji-clip-vit.toml"), &images, &run(&device, &clip_state, None)).unwrap();
     clip.save(&clip_dir, SaveDtype::F16).unwrap();
     let vae_state = state("vae-state");
     let vae = autoencoder::train(&autoencoder_recipe(), &images, &run(&device, &vae_state, None)).unwrap();
     assert!(vae.config.scaling_factor > 0.0);
     vae.save(&sd_dir, SaveDtype::F16).unwrap();
+    drop(alone_for_frozen);
 
     let train = |run: &Run<'_>| {
         let frozen = unet::Frozen::load(&clip_dir, &sd_dir, run.device).unwrap();
@@ -136,6 +149,7 @@ fn a_resumed_unet_has_the_same_weights_to_the_bit_and_the_saved_model_samples() 
 #[test]
 fn a_state_of_another_recipe_is_refused() {
     let (images, device) = (images(32), device());
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let mut recipe = autoencoder_recipe();
     autoencoder::train(&recipe, &images, &run(&device, dir.path(), Some(1))).unwrap();
