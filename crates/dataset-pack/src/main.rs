@@ -9,7 +9,7 @@ use artifacts::Outcome;
 use clap::Parser;
 use dataset_pack::{Error, Job};
 use pipeline_spec::Stage;
-use stage_cli::{Context, SpecFault, StageArgs};
+use stage_cli::{Context, InputFault, SpecFault, StageArgs};
 
 /// Packs the real images of a data set, and draws shot lists from them.
 #[derive(Debug, Parser)]
@@ -59,24 +59,17 @@ fn pack(args: &Args, context: &Context) -> anyhow::Result<()> {
 /// Gives an error the type that `stage_cli` knows the exit code of: 78 for what the unit or the manifest
 /// says, 65 for source files.
 fn with_exit_code(error: Error) -> anyhow::Error {
-    let text = error.to_string();
-    let damaged = |path, what| {
-        let reason = text.clone();
-        anyhow::Error::new(pipeline_spec::Error::Malformed { path, what, reason })
-    };
     match error {
         Error::Manifest { .. }
         | Error::ManifestDigest { .. }
         | Error::UnknownSplit { .. }
         | Error::Count { .. }
-        | Error::Leak { .. } => SpecFault(text).into(),
-        Error::MissingSource { path, .. } => {
-            let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
-            anyhow::Error::new(pipeline_spec::Error::io(path, missing)).context(text)
-        }
-        Error::WrongDigest { path, .. } | Error::Archive { path, .. } => damaged(path, "source archive"),
-        Error::Image { path, .. } => damaged(path, "image"),
-        Error::Layout { path, .. } => damaged(path, "data set folder"),
+        | Error::Leak { .. } => SpecFault(error.to_string()).into(),
+        Error::MissingSource { .. }
+        | Error::WrongDigest { .. }
+        | Error::Archive { .. }
+        | Error::Image { .. }
+        | Error::Layout { .. } => InputFault::new(error).into(),
         other => other.into(),
     }
 }

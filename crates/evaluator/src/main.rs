@@ -8,9 +8,10 @@ use anyhow::Context as _;
 use artifacts::Outcome;
 use backend::DeviceSpec;
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use evaluator::Error;
 use evaluator::predictions::{self, Ending, Settings};
 use pipeline_spec::{Plan, Stage, StageSpec, Store};
-use stage_cli::{Context, DeviceArgs, Progress, StageArgs};
+use stage_cli::{Context, DeviceArgs, InputFault, Progress, StageArgs};
 
 /// Makes predictions and figures of trained runs, and the report of a plan.
 #[derive(Debug, Parser)]
@@ -79,7 +80,7 @@ fn run(args: &RunArgs, context: &Context) -> anyhow::Result<()> {
                 shown = done.max(shown);
                 if context.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            match predictions::run(&context.unit, spec, &settings, &mut progress)? {
+            match predictions::run(&context.unit, spec, &settings, &mut progress).map_err(fault)? {
                 Ending::Done(outcome) => outcome,
                 Ending::Stopped => {
                     context.check_interrupted()?;
@@ -88,13 +89,30 @@ fn run(args: &RunArgs, context: &Context) -> anyhow::Result<()> {
                 }
             }
         }
-        StageSpec::Metrics(_) => evaluator::metrics::run(&context.unit, &context.store, context.shard)?,
-        other => return Err(evaluator::Error::NotMine { found: other.kind() }.into()),
+        StageSpec::Metrics(_) => {
+            evaluator::metrics::run(&context.unit, &context.store, context.shard).map_err(fault)?
+        }
+        other => return Err(Error::NotMine { found: other.kind() }.into()),
     };
     if let Outcome::PartsMissing(parts) = outcome {
         tracing::info!(?parts, "these parts are left to other shards");
     }
     Ok(())
+}
+
+/// Marks what is wrong with an input, for the exit code.
+fn fault(error: Error) -> anyhow::Error {
+    match error {
+        Error::MissingSplit { .. }
+        | Error::Unlabelled { .. }
+        | Error::Classes { .. }
+        | Error::Backbone { .. }
+        | Error::ImageSize { .. }
+        | Error::NotFinite { .. }
+        | Error::InputRecord { .. }
+        | Error::Image { .. } => InputFault::new(error).into(),
+        error => error.into(),
+    }
 }
 
 fn report(args: &ReportArgs) -> anyhow::Result<()> {

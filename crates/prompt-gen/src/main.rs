@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use artifacts::Outcome;
 use clap::Parser;
 use pipeline_spec::Stage;
-use stage_cli::StageArgs;
+use prompt_gen::Error;
+use stage_cli::{InputFault, StageArgs};
 
 /// Makes prompts from the class names of a data set.
 #[derive(Debug, Parser)]
@@ -23,10 +24,23 @@ fn main() -> ExitCode {
     let args = Args::parse();
     stage_cli::run(Stage::PromptGen, &args.stage, |context| {
         if let Outcome::PartsMissing(parts) =
-            prompt_gen::run(&context.unit, &context.store, context.shard, &args.manifests)?
+            prompt_gen::run(&context.unit, &context.store, context.shard, &args.manifests).map_err(fault)?
         {
             tracing::info!(?parts, "these parts are left to other shards");
         }
         Ok(())
     })
+}
+
+/// Marks what is wrong with the manifest or the prompt file, for the exit code.
+fn fault(error: Error) -> anyhow::Error {
+    match error {
+        Error::Digest { .. }
+        | Error::NoClasses { .. }
+        | Error::Dataset { .. }
+        | Error::PromptFile { .. }
+        | Error::MissingClasses { .. }
+        | Error::UnknownClasses { .. } => InputFault::new(error).into(),
+        error => error.into(),
+    }
 }

@@ -10,7 +10,7 @@ use backend::DeviceSpec;
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use pipeline_spec::{ArtifactId, Stage, Store};
 use sd_latents::{Ending, Error, Settings};
-use stage_cli::{Context, DeviceArgs, Progress, SpecFault, StageArgs};
+use stage_cli::{Context, DeviceArgs, InputFault, Progress, SpecFault, StageArgs};
 
 /// Draws latents and images from prompts with Stable Diffusion.
 #[derive(Debug, Parser)]
@@ -94,12 +94,13 @@ fn generate(args: &GenerateArgs, context: &Context) -> anyhow::Result<()> {
     }
 }
 
-/// Marks what is wrong with the unit file, for the exit code.
+/// Marks what is wrong with the unit file or an input, for the exit code.
 fn fault(error: Error) -> anyhow::Error {
     match error {
         Error::TooManyParts { .. }
         | Error::NegativePromptTooLong { .. }
         | Error::Model(sd_model::Error::NumInferenceSteps { .. }) => SpecFault(error.to_string()).into(),
+        error @ (Error::Checkpoint { .. } | Error::PromptTooLong { .. }) => InputFault::new(error).into(),
         error => error.into(),
     }
 }

@@ -45,6 +45,18 @@ pub const TERMINATED: u8 = 143;
 #[error("{0}")]
 pub struct SpecFault(pub String);
 
+/// Marks an error as a missing or damaged input, so that it ends in exit code 65; text and causes stay the error's.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct InputFault(Box<dyn std::error::Error + Send + Sync>);
+
+impl InputFault {
+    /// Marks `error`.
+    pub fn new(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self(Box::new(error))
+    }
+}
+
 /// Exit code for an error of a stage: that of the first cause, from the outside in, that says one.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     error.chain().find_map(of_cause).unwrap_or(FAILED)
@@ -56,6 +68,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     if cause.is::<SpecFault>() {
         return Some(BAD_SPEC);
+    }
+    if cause.is::<InputFault>() {
+        return Some(INPUT);
     }
     if cause.is::<clap::Error>() {
         return Some(USAGE);
@@ -180,5 +195,13 @@ mod tests {
         assert_eq!(code(io::Error::from(io::ErrorKind::TimedOut)), 75);
         assert_eq!(code(io::Error::from(io::ErrorKind::ConnectionRefused)), 69);
         assert_eq!(code(anyhow::anyhow!("something else")), 1);
+    }
+
+    #[test]
+    fn a_marked_input_keeps_its_text_and_ends_in_65() {
+        let inner = io::Error::other("the picture is cut off");
+        let error = anyhow::Error::new(InputFault::new(inner));
+        assert_eq!(error.to_string(), "the picture is cut off");
+        assert_eq!(code(error), INPUT);
     }
 }

@@ -38,7 +38,7 @@ pub mod signals;
 
 pub use args::{DeviceArgs, LogFormat, StageArgs};
 pub use context::{Context, Interrupted};
-pub use exit_code::{SpecFault, exit_code};
+pub use exit_code::{InputFault, SpecFault, exit_code};
 pub use progress::Progress;
 pub use run::{finish, print_error, run};
 

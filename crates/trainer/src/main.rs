@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use pipeline_spec::Stage;
-use stage_cli::{Context, DeviceArgs, SpecFault, StageArgs};
+use stage_cli::{Context, DeviceArgs, InputFault, SpecFault, StageArgs};
 use trainer::{Ending, Error, Settings};
 
 /// Encodes images with a frozen CLIP (`features`), or trains FLIER, a control or a baseline (`checkpoints`).
@@ -64,13 +64,12 @@ fn with_exit_code(error: Error) -> anyhow::Error {
         Error::Clip(error) => error.into(),
         Error::Write { path, source } => artifacts::Error::Write { path, free_bytes: None, source }.into(),
         error @ (Error::NoValidation { .. } | Error::Template { .. }) => SpecFault(error.to_string()).into(),
-        // The input as the unit needs it is not there: the code of a missing input.
         error @ (Error::Checkpoint { .. }
         | Error::Mismatch { .. }
         | Error::HeldOutSplit { .. }
         | Error::MissingSample { .. }
         | Error::TooFewGenerated { .. }
-        | Error::Image { .. }) => std::io::Error::new(std::io::ErrorKind::NotFound, error).into(),
+        | Error::Image { .. }) => InputFault::new(error).into(),
         error => error.into(),
     }
 }
