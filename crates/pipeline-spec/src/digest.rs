@@ -76,7 +76,8 @@ pub fn file_digests(path: &Path) -> Result<(u64, Digest, Digest), Error> {
 }
 
 /// Digest of a checkpoint folder: BLAKE3 over the sorted relative paths and BLAKE3 digests of its `.json`, `.txt`
-/// and `.safetensors` files. A model card or a picture beside them does not change it.
+/// and `.safetensors` files. A model card, a picture, `training.json` or `evaluation.json` (how it was trained, what it
+/// reached) beside them does not change it.
 ///
 /// # Errors
 ///
@@ -103,6 +104,8 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), E
         let path = entry.map_err(|e| Error::io(folder, e))?.path();
         if path.is_dir() {
             collect(root, &path, files)?;
+        } else if path.file_name().is_some_and(|name| name == "training.json" || name == "evaluation.json") {
+            continue;
         } else if path.extension().is_some_and(|e| e == "json" || e == "txt" || e == "safetensors") {
             files.extend(path.strip_prefix(root).map(Path::to_path_buf));
         }

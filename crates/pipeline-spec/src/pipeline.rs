@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::spec::{LinearProbeSpec, Preset, Scheduler, ShortClass, TipAdapterSpec, Training, ValShots};
+use crate::spec::{
+    HeadInit, LinearProbeSpec, Pool, Preset, Scheduler, ShortClass, TipAdapterSpec, Training, ValShots,
+};
 use crate::{DatasetId, Error, Seed, Shots};
 
 /// What a pipeline file declares.
@@ -147,6 +149,10 @@ pub enum MethodKind {
 pub struct PresetTable {
     /// The preset.
     pub preset: Preset,
+    /// Instead of the pipeline's [`crate::spec::FineTuneSpec::head_init`].
+    pub head_init: Option<HeadInit>,
+    /// Instead of the pipeline's [`crate::spec::FineTuneSpec::pool`].
+    pub pool: Option<Pool>,
 }
 
 impl Pipeline {
@@ -191,7 +197,7 @@ impl Pipeline {
             };
             match method.method {
                 MethodKind::FineTune(_) if self.training.is_none() => return needs("training"),
-                MethodKind::FineTune(PresetTable { preset })
+                MethodKind::FineTune(PresetTable { preset, .. })
                     if preset != Preset::RealOnly && self.latents.is_none() =>
                 {
                     return needs("latents");

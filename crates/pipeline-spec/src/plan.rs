@@ -265,9 +265,10 @@ impl Expansion<'_> {
                 self.evaluate(&spec, &run, test_features)
             }
             MethodKind::FineTune(preset) => {
-                let training = self.pipeline.training.as_ref().ok_or_else(|| missing("training"))?;
-                let fine_tune = FineTuneSpec::preset(preset.preset, training);
-                let method = Method::FineTune(fine_tune);
+                let mut training = self.pipeline.training.ok_or_else(|| missing("training"))?;
+                training.head_init = preset.head_init.unwrap_or(training.head_init);
+                training.pool = preset.pool.unwrap_or(training.pool);
+                let method = Method::FineTune(FineTuneSpec::preset(preset.preset, &training));
                 let reads_latents = method.input_slots().iter().any(|slot| slot.name == "latents");
                 let spec = self.checkpoints_spec(table, backbone, Some(cell), method);
                 let mut inputs = vec![("images", images), shots_input];

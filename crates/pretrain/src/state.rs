@@ -161,6 +161,9 @@ impl StateDir {
 }
 
 fn save_module<M: Module>(module: M, path: &Path) -> Result<(), Error> {
+    // Batch norms hold the last update of their statistics back until they are synchronised, which `valid` does; clones
+    // share the statistics, so the record below has them.
+    let _synchronised = module.clone().valid();
     module.into_record().save(path).map_err(|error| Error::record(path, error))
 }
 

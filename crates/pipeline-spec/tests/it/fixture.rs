@@ -77,7 +77,7 @@ method = { kind = "fine-tune", preset = "real-only" }
 
 [[methods]]
 name = "flier-coupled"
-method = { kind = "fine-tune", preset = "coupled" }
+method = { kind = "fine-tune", preset = "coupled", head_init = "zero-shot-text", pool = "projected" }
 "#;
 
 /// A temporary folder with `pipeline.toml`, `data-manifests/` and `models/`.

@@ -46,6 +46,7 @@ fn a_checkpoint_digest_covers_names_and_contents_and_not_the_card() {
     write("model.safetensors", "weights");
     let first = checkpoint_digest(folder.path()).unwrap();
     write("README.md", "card");
+    write("training.json", "{}");
     assert_eq!(checkpoint_digest(folder.path()).unwrap(), first);
     write("model.safetensors", "other");
     assert_ne!(checkpoint_digest(folder.path()).unwrap(), first);

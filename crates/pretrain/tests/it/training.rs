@@ -101,7 +101,9 @@ fn a_resumed_clip_has_the_same_weights_to_the_bit() {
         let (recipe, images) = (clip_recipe(name), images(32));
         let [a, b] =
             undisturbed_and_resumed(|run| weights(&clip::train(&recipe, &images, run).unwrap().clip));
-        assert!(a == b, "{name}");
+        let differing = a.iter().zip(&b).filter(|(a, b)| a != b).count();
+        let largest = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(a == b, "{name}: {differing} of {} weights differ, by up to {largest}", a.len());
     }
 }
 
