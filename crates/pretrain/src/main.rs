@@ -106,7 +106,7 @@ struct CardArgs {
     #[arg(long, value_name = "N", default_value_t = 20)]
     num_inference_steps: usize,
     /// Weight of classifier-free guidance.
-    #[arg(long, value_name = "X", default_value_t = 5.0)]
+    #[arg(long, value_name = "X", default_value_t = 4.0)]
     guidance_scale: f64,
     /// Seed of the noise.
     #[arg(long, value_name = "N", default_value_t = 0)]

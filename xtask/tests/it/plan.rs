@@ -34,11 +34,13 @@ fn the_quick_start_plans_every_cell_of_its_sweep_once() {
     let fixture = Fixture::new();
     let manifest = "dataset = \"emoji\"\n";
     fs::write(fixture.path("data-manifests/emoji.toml"), manifest).unwrap();
-    for folder in ["models/emoji-clip-vit", "models/emoji-sd"] {
-        fs::create_dir_all(fixture.path(folder)).unwrap();
-        fs::write(fixture.path(folder).join("config.json"), "{}").unwrap();
-    }
     let pipeline = Pipeline::read(&repository().join("pipelines/quickstart.toml")).unwrap();
+    let checkpoints = pipeline.latents.iter().map(|table| &table.checkpoint);
+    for checkpoint in pipeline.backbones.iter().chain(checkpoints) {
+        let folder = fixture.path("models").join(checkpoint);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("config.json"), "{}").unwrap();
+    }
     let (shots, seeds) = (pipeline.fewshot.shots.len(), pipeline.fewshot.seeds.len());
     let (methods, backbones) = (pipeline.methods.len(), pipeline.backbones.len());
     let plan = Plan::new(pipeline, &fixture.path("data-manifests"), &fixture.path("models")).unwrap();
