@@ -12,33 +12,6 @@ use crate::Error;
 /// Pixels between tiles.
 const GAP: u32 = 4;
 
-/// How much of each of the first latent channels goes into red, green and blue. Further channels start over.
-///
-/// A fixed map for the eye: latents are about standard normal, so that three deviations fill the range. It is no
-/// decoder, its colours mean nothing.
-const CHANNEL_RGB: [[f32; 3]; 4] = [[0.14, 0.0, 0.0], [0.0, 0.14, 0.0], [0.0, 0.0, 0.14], [0.08, 0.08, 0.08]];
-
-/// A latent as a picture, one pixel for each of its positions.
-///
-/// # Shapes
-///
-/// - `latent`: `[C, H, W]` in row-major order; `shape` gives the three numbers
-pub fn latent_picture(latent: &[f32], shape: [usize; 3]) -> RgbImage {
-    let [channels, height, width] = shape;
-    let (columns, rows) = (u32::try_from(width).unwrap_or(0), u32::try_from(height).unwrap_or(0));
-    RgbImage::from_fn(columns, rows, |x, y| {
-        let mut rgb = [0.5_f32; 3];
-        for channel in 0..channels {
-            let position = (channel * height + y as usize) * width + x as usize;
-            let value = latent.get(position).copied().unwrap_or(0.0);
-            for (part, weight) in rgb.iter_mut().zip(CHANNEL_RGB[channel % CHANNEL_RGB.len()]) {
-                *part += weight * value;
-            }
-        }
-        Rgb(rgb.map(|part| (part.clamp(0.0, 1.0) * 255.0).round() as u8))
-    })
-}
-
 /// Writes a sheet of `id`: one line for each class, on it the latent and the image of up to `per_class` samples.
 ///
 /// # Errors
@@ -50,7 +23,6 @@ pub fn show(store: &Store, id: &ArtifactId, per_class: usize, out: &Path) -> Res
     let &[channels, height, width] = reader.tensor_shape()? else {
         return Err(Error::NothingToShow { id: id.to_string() });
     };
-    let shape = [channels, height, width];
     let mut lines: Vec<Vec<RgbImage>> = Vec::new();
     let mut current = None;
     for row in &rows {
@@ -62,7 +34,9 @@ pub fn show(store: &Store, id: &ArtifactId, per_class: usize, out: &Path) -> Res
         let decoded = image::load_from_memory(&row.image_png);
         let image =
             decoded.map_err(|source| Error::Decode { name: row.image_path.clone(), source })?.to_rgb8();
-        let picture = latent_picture(&row.latent, shape);
+        let pixels = row.false_colors([channels, height, width]);
+        let picture = RgbImage::from_raw(width as u32, height as u32, pixels)
+            .ok_or_else(|| Error::NothingToShow { id: id.to_string() })?;
         line.push(image::imageops::resize(&picture, image.width(), image.height(), FilterType::Nearest));
         line.push(image);
     }
@@ -90,16 +64,4 @@ fn tile(lines: &[Vec<RgbImage>]) -> Option<RgbImage> {
         y += line_height(line);
     }
     Some(sheet)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_latent_zero_is_grey_and_channels_have_their_colour() {
-        let picture = latent_picture(&[0.0, 3.0, 0.0, 0.0, 0.0, 0.0], [3, 1, 2]);
-        assert_eq!(picture.get_pixel(0, 0).0, [128, 128, 128]);
-        assert_eq!(picture.get_pixel(1, 0).0, [235, 128, 128]);
-    }
 }

@@ -46,6 +46,36 @@ pub fn round_to_f16(values: &mut [f32]) {
     }
 }
 
+/// How much of each of the first latent channels goes into red, green and blue; further channels start over.
+///
+/// Latents are about standard normal, so that three deviations fill the range.
+const CHANNEL_RGB: [[f32; 3]; 4] = [[0.14, 0.0, 0.0], [0.0, 0.14, 0.0], [0.0, 0.0, 0.14], [0.08, 0.08, 0.08]];
+
+impl LatentRow {
+    /// The latent in false colours, one pixel for each of its positions: a fixed map for the eye, no decoder; the colours
+    /// mean nothing.
+    ///
+    /// # Shapes
+    ///
+    /// - `shape`: `[C, H, W]` of the latent
+    /// - output: `[H, W, 3]` in row-major order
+    pub fn false_colors(&self, [channels, height, width]: [usize; 3]) -> Vec<u8> {
+        let area = height * width;
+        let mut bytes = Vec::with_capacity(3 * area);
+        for position in 0..area {
+            let mut rgb = [0.5_f32; 3];
+            for channel in 0..channels {
+                let value = self.latent.get(channel * area + position).copied().unwrap_or(0.0);
+                for (part, weight) in rgb.iter_mut().zip(CHANNEL_RGB[channel % CHANNEL_RGB.len()]) {
+                    *part += weight * value;
+                }
+            }
+            bytes.extend(rgb.map(|part| (part.clamp(0.0, 1.0) * 255.0).round() as u8));
+        }
+        bytes
+    }
+}
+
 impl RowCodec for LatentRow {
     const KIND: ArtifactKind = ArtifactKind::Latents;
     const COLUMNS: &'static [Column] = &[
@@ -148,5 +178,28 @@ impl RowCodec for LatentRow {
                 image_path,
             }
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latent_zero_is_grey_and_channels_have_their_colour() {
+        let row = LatentRow {
+            class_id: 0,
+            class_name: "cat".to_owned(),
+            prompt_index: 0,
+            sample_index: 0,
+            prompt: "a cat".to_owned(),
+            noise_seed: 0,
+            latent: vec![0.0, 3.0, 0.0, 0.0, 0.0, 0.0],
+            mean: 0.5,
+            std: 1.0,
+            image_png: Vec::new(),
+            image_path: String::new(),
+        };
+        assert_eq!(row.false_colors([3, 1, 2]), [128, 128, 128, 235, 128, 128]);
     }
 }

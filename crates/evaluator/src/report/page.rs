@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment};
+use minijinja::value::{Serde, Value};
+use minijinja::{AutoEscape, Environment, HtmlEscape};
 use pipeline_spec::{Plan, Store};
 use serde::Serialize;
 
@@ -76,6 +76,7 @@ impl Page<'_> {
         let mut environment = Environment::new();
         environment.set_auto_escape_callback(|_| AutoEscape::Html);
         environment.add_filter("bytes", bytes_text);
+        environment.add_filter("code", code_html);
         environment.add_filter("time", time_text);
         environment.add_template("report", TEMPLATE)?;
         let svg = |name: &str| {
@@ -245,5 +246,33 @@ impl Page<'_> {
                     .to_owned(),
             ),
         }
+    }
+}
+
+/// Text with Markdown's code spans as HTML; everything else is escaped.
+fn code_html(text: &str) -> Value {
+    let escaped = HtmlEscape(text).to_string();
+    let mut out = String::with_capacity(escaped.len());
+    for (index, part) in escaped.split('`').enumerate() {
+        if index > 0 {
+            out.push_str(if index % 2 == 1 { "<code>" } else { "</code>" });
+        }
+        out.push_str(part);
+    }
+    if escaped.matches('`').count() % 2 == 1 {
+        out.push_str("</code>");
+    }
+    Value::from_safe_string(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_spans_become_elements_and_the_rest_is_escaped() {
+        let html = |text| code_html(text).to_string();
+        assert_eq!(html("`a<b>` & c"), "<code>a&lt;b&gt;</code> &amp; c");
+        assert_eq!(html("an open ` tick"), "an open <code> tick</code>");
     }
 }

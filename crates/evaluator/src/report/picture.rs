@@ -24,12 +24,6 @@ const LABEL: u32 = 20;
 /// Real, and generated, images of a class.
 const PER_CLASS: usize = 4;
 
-/// How much of each of the first latent channels goes into red, green and blue; further channels start over.
-///
-/// A fixed map for the eye: latents are about standard normal, so that three deviations fill the range. It is no
-/// decoder, its colours mean nothing.
-const CHANNEL_RGB: [[f32; 3]; 4] = [[0.14, 0.0, 0.0], [0.0, 0.14, 0.0], [0.0, 0.0, 0.14], [0.08, 0.08, 0.08]];
-
 /// The pictures that the artifacts of the store allow.
 #[derive(Debug, Clone, Default)]
 pub struct Pictures {
@@ -185,12 +179,7 @@ impl Generated {
                 let of_class = samples.entry(row.class_id).or_default();
                 if of_class.len() < PER_CLASS {
                     let image = tile(&row.image_png, &row.image_path, id)?;
-                    let latent = imageops::resize(
-                        &latent_picture(&row.latent, shape),
-                        TILE,
-                        TILE,
-                        FilterType::Nearest,
-                    );
+                    let latent = latent_tile(&row, shape);
                     of_class.push(Sample { latent, image });
                 }
             }
@@ -200,20 +189,11 @@ impl Generated {
     }
 }
 
-/// A latent `[C, H, W]` as a picture, one pixel for each of its positions.
-fn latent_picture(latent: &[f32], [channels, height, width]: [usize; 3]) -> RgbImage {
-    let (columns, rows) = (u32::try_from(width).unwrap_or(0), u32::try_from(height).unwrap_or(0));
-    RgbImage::from_fn(columns.max(1), rows.max(1), |x, y| {
-        let mut rgb = [0.5_f32; 3];
-        for channel in 0..channels {
-            let value =
-                latent.get((channel * height + y as usize) * width + x as usize).copied().unwrap_or(0.0);
-            for (part, weight) in rgb.iter_mut().zip(CHANNEL_RGB[channel % CHANNEL_RGB.len()]) {
-                *part += weight * value;
-            }
-        }
-        Rgb(rgb.map(|part| (part.clamp(0.0, 1.0) * 255.0).round() as u8))
-    })
+/// A latent in false colours as a square tile.
+fn latent_tile(row: &LatentRow, shape: [usize; 3]) -> RgbImage {
+    let [_, height, width] = shape.map(|size| size as u32);
+    let picture = RgbImage::from_raw(width, height, row.false_colors(shape)).unwrap_or_default();
+    imageops::resize(&picture, TILE, TILE, FilterType::Nearest)
 }
 
 /// An image file as a square tile: the largest centred square, resized.

@@ -6,7 +6,10 @@ use std::path::Path;
 use super::{ClipFigures, Figures, Request, Share, TrainingSummary};
 use crate::error::Error;
 
-/// Writes the three cards and their figures.
+/// Heading of the part of a card that people write; it is kept when the rest is written anew.
+const LIMITS: &str = "\n## Limits\n";
+
+/// Writes the three cards and their figures; keeps what stands under `## Limits` in a card that is replaced.
 pub(super) fn write_all(
     request: &Request<'_>,
     figures: &Figures,
@@ -24,10 +27,18 @@ pub(super) fn write_all(
 }
 
 fn write_files(dir: &Path, card: &str, figures: &Figures) -> Result<(), Error> {
-    let path = dir.join("README.md");
-    std::fs::write(&path, card).map_err(Error::io(&path))?;
+    write_keeping_limits(&dir.join("README.md"), card)?;
     let path = dir.join("evaluation.json");
     std::fs::write(&path, format!("{:#}\n", serde_json::json!(figures))).map_err(Error::io(&path))
+}
+
+fn write_keeping_limits(path: &Path, card: &str) -> Result<(), Error> {
+    let limits = match std::fs::read_to_string(path) {
+        Ok(old) => old.find(LIMITS).map(|at| old[at..].to_owned()).unwrap_or_default(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(Error::io(path)(error)),
+    };
+    std::fs::write(path, format!("{card}{limits}")).map_err(Error::io(path))
 }
 
 fn percent(share: Share) -> String {
@@ -114,4 +125,19 @@ fn training_section(title: &str, summary: &TrainingSummary) -> String {
     }
     let _ = write!(text, "\nRecipe:\n\n```json\n{:#}\n```\n", summary.recipe);
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rewritten_card_keeps_its_limits() {
+        let dir = tempfile::tempdir().expect("folder");
+        let path = dir.path().join("README.md");
+        write_keeping_limits(&path, "# new\n").expect("first card");
+        std::fs::write(&path, "# old\n\n## Limits\n\n- small\n").expect("card");
+        write_keeping_limits(&path, "# new\n").expect("second card");
+        assert_eq!(std::fs::read_to_string(&path).expect("card"), "# new\n\n## Limits\n\n- small\n");
+    }
 }
