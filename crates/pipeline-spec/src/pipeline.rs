@@ -23,8 +23,8 @@ pub struct Pipeline {
     pub dataset: DatasetId,
     /// CLIP checkpoints, folder names below the weights folder.
     pub backbones: Vec<String>,
-    /// Templates of the text classifier.
-    pub templates: Vec<String>,
+    /// Texts of the text classifier.
+    pub text_classifier: TextClassifierTable,
     /// Real images.
     pub images: ImagesTable,
     /// Shot lists.
@@ -87,6 +87,38 @@ pub enum PromptsTable {
     },
 }
 
+/// Texts of the text classifier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum TextClassifierTable {
+    /// See [`crate::spec::ClassTexts::Templates`].
+    Templates {
+        /// Templates, each with one `{}`.
+        templates: Vec<String>,
+    },
+    /// The templates that the data set's manifest names: CoOp's hand-made one for each of its data sets.
+    Manifest,
+    /// The seven of [`IMAGENET_7`].
+    #[serde(rename = "imagenet-7")]
+    ImageNet7,
+    /// The prompts of `[prompts]`; see [`crate::spec::ClassTexts::Prompts`].
+    Prompts {
+        /// Whether a prompt beyond the context is cut; otherwise it is an error.
+        truncate: bool,
+    },
+}
+
+/// The seven templates that openai/CLIP's notebook on prompt engineering found best for ImageNet; Tip-Adapter uses them.
+pub const IMAGENET_7: [&str; 7] = [
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+];
+
 /// Generated samples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -127,6 +159,8 @@ pub struct MethodTable {
     pub name: String,
     /// What is trained.
     pub method: MethodKind,
+    /// Instead of the pipeline's [`Pipeline::text_classifier`].
+    pub text_classifier: Option<TextClassifierTable>,
 }
 
 /// What a method trains.
@@ -178,11 +212,19 @@ impl Pipeline {
             ("fewshot.seeds", has_repeats(&self.fewshot.seeds), self.fewshot.seeds.is_empty()),
             ("backbones", has_repeats(&self.backbones), self.backbones.is_empty()),
             ("methods", has_repeats(self.methods.iter().map(|m| &m.name)), self.methods.is_empty()),
-            ("templates", has_repeats(&self.templates), self.templates.is_empty()),
         ] {
             if repeated || empty {
                 let found = if empty { "none" } else { "a value twice" };
                 return field(name, format!("expected at least one value and none twice, found {found}"));
+            }
+        }
+        let own = self.methods.iter().filter_map(|method| method.text_classifier.as_ref());
+        for table in own.chain([&self.text_classifier]) {
+            if let TextClassifierTable::Templates { templates } = table
+                && has_repeats(templates)
+            {
+                let problem = "expected no template twice, found one twice";
+                return field("text_classifier.templates", problem.to_owned());
             }
         }
         for method in &self.methods {

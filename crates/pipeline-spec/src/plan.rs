@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::pipeline::{LatentsTable, MethodKind, MethodTable, PromptsTable};
+use crate::data_manifest::DataManifest;
+use crate::pipeline::{IMAGENET_7, LatentsTable, MethodKind, MethodTable, PromptsTable, TextClassifierTable};
 use crate::spec::{
-    CheckpointsSpec, FeaturesSpec, FewshotSplitsSpec, FineTuneSpec, ImagesSpec, LatentsSpec, Method,
-    MetricsSpec, PredictionSource, PredictionsSpec, PromptProvider, PromptsSpec, StageSpec, ViewAugment,
-    WeightsUsed,
+    CheckpointsSpec, ClassTexts, FeaturesSpec, FewshotSplitsSpec, FineTuneSpec, ImagesSpec, LatentsSpec,
+    Method, MetricsSpec, PredictionSource, PredictionsSpec, PromptProvider, PromptsSpec, StageSpec,
+    ViewAugment, WeightsUsed,
 };
 use crate::{
     ArtifactId, CheckpointRef, Digest, Error, Pipeline, Seed, Shots, Unit, checkpoint_digest, file_digests,
@@ -47,6 +48,7 @@ impl Plan {
         let manifest_digest = file_digests(&manifest)?.1;
         let mut expansion = Expansion {
             pipeline: &pipeline,
+            manifest: &manifest,
             manifest_digest,
             weights,
             units: vec![],
@@ -94,6 +96,7 @@ impl Plan {
 /// The state of one expansion.
 struct Expansion<'a> {
     pipeline: &'a Pipeline,
+    manifest: &'a Path,
     manifest_digest: Digest,
     weights: &'a Path,
     units: Vec<PlannedUnit>,
@@ -157,15 +160,15 @@ impl Expansion<'_> {
         }
         for backbone in &backbones {
             for table in pipeline.methods.iter().filter(|t| t.method == MethodKind::ZeroShot) {
-                let spec = self.checkpoints_spec(table, backbone, None, Method::ZeroShot);
-                let run = self.add(StageSpec::Checkpoints(spec.clone()), &[("images", &images)])?;
+                let spec = self.checkpoints_spec(table, backbone, None, Method::ZeroShot)?;
+                let run = self.train(&spec, &[("images", &images)])?;
                 self.evaluate(&spec, &run, ("features", &backbone.test_features))?;
             }
         }
         Ok(())
     }
 
-    fn latents(&mut self, table: &LatentsTable) -> Result<ArtifactId, Error> {
+    fn prompts(&mut self) -> Result<ArtifactId, Error> {
         let provider = match &self.pipeline.prompts {
             PromptsTable::Templates { templates } => {
                 PromptProvider::Templates { templates: templates.clone() }
@@ -178,10 +181,12 @@ impl Expansion<'_> {
         };
         let dataset = self.pipeline.dataset.clone();
         let manifest_digest = self.manifest_digest.clone();
-        let prompts = self.add(
-            StageSpec::Prompts(PromptsSpec { dataset: dataset.clone(), manifest_digest, provider }),
-            &[],
-        )?;
+        self.add(StageSpec::Prompts(PromptsSpec { dataset, manifest_digest, provider }), &[])
+    }
+
+    fn latents(&mut self, table: &LatentsTable) -> Result<ArtifactId, Error> {
+        let prompts = self.prompts()?;
+        let dataset = self.pipeline.dataset.clone();
         let spec = LatentsSpec {
             dataset,
             checkpoint: self.checkpoint(&table.checkpoint)?,
@@ -252,16 +257,15 @@ impl Expansion<'_> {
             MethodKind::ZeroShot => Ok(()),
             MethodKind::LinearProbe(probe) => {
                 let spec =
-                    self.checkpoints_spec(table, backbone, Some(cell), Method::LinearProbe(probe.clone()));
-                let run = self.add(StageSpec::Checkpoints(spec.clone()), &[shots_input, features])?;
+                    self.checkpoints_spec(table, backbone, Some(cell), Method::LinearProbe(probe.clone()))?;
+                let run = self.train(&spec, &[shots_input, features])?;
                 self.evaluate(&spec, &run, test_features)
             }
             MethodKind::TipAdapterF(tip) => {
                 let cache = self.cache_features(backbone, cell, images, shots)?;
                 let spec =
-                    self.checkpoints_spec(table, backbone, Some(cell), Method::TipAdapterF(tip.clone()));
-                let inputs = [shots_input, features, ("cache-features", &cache)];
-                let run = self.add(StageSpec::Checkpoints(spec.clone()), &inputs)?;
+                    self.checkpoints_spec(table, backbone, Some(cell), Method::TipAdapterF(tip.clone()))?;
+                let run = self.train(&spec, &[shots_input, features, ("cache-features", &cache)])?;
                 self.evaluate(&spec, &run, test_features)
             }
             MethodKind::FineTune(preset) => {
@@ -270,15 +274,26 @@ impl Expansion<'_> {
                 training.pool = preset.pool.unwrap_or(training.pool);
                 let method = Method::FineTune(FineTuneSpec::preset(preset.preset, &training));
                 let reads_latents = method.input_slots().iter().any(|slot| slot.name == "latents");
-                let spec = self.checkpoints_spec(table, backbone, Some(cell), method);
+                let spec = self.checkpoints_spec(table, backbone, Some(cell), method)?;
                 let mut inputs = vec![("images", images), shots_input];
                 if reads_latents {
                     inputs.push(("latents", latents.ok_or_else(|| missing("latents"))?));
                 }
-                let run = self.add(StageSpec::Checkpoints(spec.clone()), &inputs)?;
+                let run = self.train(&spec, &inputs)?;
                 self.evaluate(&spec, &run, ("images", images))
             }
         }
+    }
+
+    /// Adds a training run; `inputs` are all but the prompts of its text classifier.
+    fn train(&mut self, spec: &CheckpointsSpec, inputs: &[(&str, &ArtifactId)]) -> Result<ArtifactId, Error> {
+        let prompts = match spec.class_texts {
+            Some(ClassTexts::Prompts { .. }) => Some(self.prompts()?),
+            _ => None,
+        };
+        let prompts = prompts.iter().map(|id| ("prompts", id));
+        let inputs: Vec<_> = inputs.iter().copied().chain(prompts).collect();
+        self.add(StageSpec::Checkpoints(spec.clone()), &inputs)
     }
 
     fn cache_features(
@@ -304,18 +319,33 @@ impl Expansion<'_> {
         backbone: &Backbone,
         cell: Option<Cell>,
         method: Method,
-    ) -> CheckpointsSpec {
+    ) -> Result<CheckpointsSpec, Error> {
+        let class_texts = match method.reads_texts() {
+            true => Some(self.class_texts(table.text_classifier.as_ref())?),
+            false => None,
+        };
         let cell_name = cell.map_or(String::new(), |c| format!("-shots{}-seed{}", c.shots, c.seed));
-        CheckpointsSpec {
+        Ok(CheckpointsSpec {
             dataset: self.pipeline.dataset.clone(),
             run: format!("{}-{}{cell_name}", table.name, backbone.checkpoint.id.to_lowercase()),
             method_name: table.name.clone(),
             backbone: backbone.checkpoint.clone(),
             shots: cell.map(|c| c.shots),
             seed: cell.map_or(0, |c| c.seed),
-            templates: self.pipeline.templates.clone(),
+            class_texts,
             method,
-        }
+        })
+    }
+
+    /// Texts of `own`, a method's table, or else of the pipeline's.
+    fn class_texts(&self, own: Option<&TextClassifierTable>) -> Result<ClassTexts, Error> {
+        let templates = match own.unwrap_or(&self.pipeline.text_classifier) {
+            TextClassifierTable::Templates { templates } => templates.clone(),
+            TextClassifierTable::Manifest => DataManifest::read(self.manifest)?.0.templates,
+            TextClassifierTable::ImageNet7 => IMAGENET_7.map(str::to_owned).to_vec(),
+            &TextClassifierTable::Prompts { truncate } => return Ok(ClassTexts::Prompts { truncate }),
+        };
+        Ok(ClassTexts::Templates { templates })
     }
 
     /// Adds predictions and metrics of a run, for the raw weights and, where the run keeps one, their moving average.

@@ -7,6 +7,7 @@ use clip_model::{Clip, ClipConfig, Preprocess, Tokenizer, normalize};
 use pipeline_spec::{CheckpointRef, checkpoint_digest};
 
 use crate::Error;
+use crate::class_texts::ClassTexts;
 
 /// Texts that go through the text tower together.
 const TEXT_BATCH: usize = 256;
@@ -51,43 +52,38 @@ impl Backbone {
         Ok(values.iter().map(|v| f64::from(*v).exp()).sum())
     }
 
-    /// The text classifier `[N, P]`: for every class the normalised mean of its normalised text features over the templates.
+    /// The text classifier `[N, P]`: for every class the normalised mean of the normalised features of its texts.
     ///
     /// # Errors
     ///
-    /// Fails if a template has no `{}` or a text does not fit the context.
-    pub fn text_classifier(
-        &self,
-        class_names: &[String],
-        templates: &[String],
-        device: &Device,
-    ) -> Result<Tensor<2>, Error> {
+    /// Fails if a class has no text or a text does not fit the context and may not be cut.
+    pub fn text_classifier(&self, texts: &[ClassTexts], device: &Device) -> Result<Tensor<2>, Error> {
         let tokenizer = Tokenizer::from_folder(&self.folder)?;
         let context = self.config.text_config.max_position_embeddings;
-        let mut sum: Option<Tensor<2>> = None;
-        for template in templates {
-            if !template.contains("{}") {
-                return Err(Error::Template { template: template.clone() });
+        let width = self.config.projection_dim;
+        let all: Vec<(usize, &ClassTexts, &String)> = texts
+            .iter()
+            .enumerate()
+            .flat_map(|(class, texts)| texts.texts.iter().map(move |text| (class, texts, text)))
+            .collect();
+        let mut sums = vec![0.0_f64; texts.len() * width];
+        for batch in all.chunks(TEXT_BATCH) {
+            let mut ids = Vec::with_capacity(batch.len() * context);
+            for (_, class, text) in batch {
+                ids.extend(tokenizer.encode_batch(&[text], context, class.truncate)?.into_iter().flatten());
             }
-            let texts: Vec<String> = class_names.iter().map(|name| template.replace("{}", name)).collect();
-            let mut features = Vec::new();
-            for texts in texts.chunks(TEXT_BATCH) {
-                let ids: Vec<i64> =
-                    tokenizer.encode_batch(texts, context, false)?.into_iter().flatten().collect();
-                let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [texts.len(), context]), device);
-                features.push(normalize(self.clip.text_features(ids)));
+            let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [batch.len(), context]), device);
+            let features = to_vec(normalize(self.clip.text_features(ids)))?;
+            for ((class, ..), feature) in batch.iter().zip(features.chunks_exact(width)) {
+                let sum = &mut sums[class * width..(class + 1) * width];
+                sum.iter_mut().zip(feature).for_each(|(sum, value)| *sum += f64::from(*value));
             }
-            let features = Tensor::cat(features, 0); // [N, P]
-            sum = Some(match sum {
-                Some(sum) => sum + features,
-                None => features,
-            });
         }
-        let sum = sum.ok_or_else(|| pipeline_spec::Error::Field {
-            field: "templates".to_owned(),
-            problem: "expected at least one template, found `[]`".to_owned(),
-        })?;
-        Ok(normalize(sum))
+        if let Some(empty) = texts.iter().find(|texts| texts.texts.is_empty()) {
+            return Err(Error::NoText { class_name: empty.class_name.clone() });
+        }
+        let sums: Vec<f32> = sums.into_iter().map(|sum| sum as f32).collect();
+        Ok(normalize(Tensor::from_data(TensorData::new(sums, [texts.len(), width]), device)))
     }
 }
 

@@ -104,11 +104,13 @@ pub enum Error {
         /// What to do.
         remedy: &'static str,
     },
-    /// A template of the text classifier has no place for the class name.
-    #[error("field `templates`: `{template}` has no `{{}}` for the class name")]
-    Template {
-        /// The template.
-        template: String,
+    /// A class has nothing that the text classifier could read.
+    #[error(
+        "no text for class `{class_name}`; expected at least one prompt for each class: make the prompts again"
+    )]
+    NoText {
+        /// The class.
+        class_name: String,
     },
     /// The loss is not a number any more.
     #[error(

@@ -7,6 +7,7 @@
 
 pub mod augment;
 pub mod backbone;
+pub mod class_texts;
 pub mod error;
 pub mod features;
 pub mod fine_tune;

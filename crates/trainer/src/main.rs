@@ -63,12 +63,13 @@ fn with_exit_code(error: Error) -> anyhow::Error {
         Error::Contract(error) => error.into(),
         Error::Clip(error) => error.into(),
         Error::Write { path, source } => artifacts::Error::Write { path, free_bytes: None, source }.into(),
-        error @ (Error::NoValidation { .. } | Error::Template { .. }) => SpecFault(error.to_string()).into(),
+        error @ Error::NoValidation { .. } => SpecFault(error.to_string()).into(),
         error @ (Error::Checkpoint { .. }
         | Error::Mismatch { .. }
         | Error::HeldOutSplit { .. }
         | Error::MissingSample { .. }
         | Error::TooFewGenerated { .. }
+        | Error::NoText { .. }
         | Error::Image { .. }) => InputFault::new(error).into(),
         error => error.into(),
     }

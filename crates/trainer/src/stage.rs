@@ -5,17 +5,18 @@ use std::time::Instant;
 
 use artifacts::{ArtifactReader, ArtifactWriter, FileContext, FileSource, Outcome, SchemaInfo, Shard};
 use burn::store::ModuleSnapshot;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use clip_model::{KeyTable, SaveDtype, save_safetensors};
 use flier_model::run::{EMA_FILE, LOG_FILE, RUN_FILE, WEIGHTS_FILE};
 use flier_model::{Classifier, EpochSummary, RunDescription, Selection, SelectionRule, ZeroShot};
 use pipeline_spec::spec::{
-    CheckpointsSpec, FeaturesSpec, FineTuneSpec, GeneratedUse, LinearProbeSpec, Method, Select,
+    CheckpointsSpec, FeaturesSpec, FineTuneSpec, GeneratedUse, HeadInit, LinearProbeSpec, Method, Select,
     TipAdapterSpec,
 };
 use pipeline_spec::{StageSpec, Store, Unit};
 
 use crate::backbone::Backbone;
+use crate::class_texts::class_texts;
 use crate::features::{self, TrainingFeatures};
 use crate::fine_tune::batch::Views;
 use crate::fine_tune::run::Training;
@@ -190,6 +191,16 @@ impl Job<'_> {
         Backbone::open(&self.spec.backbone, self.settings.weights, self.settings.device)
     }
 
+    /// The text classifier `[N, P]` that the spec asks for.
+    fn text_classifier(&self, backbone: &Backbone, class_names: &[String]) -> Result<Tensor<2>, Error> {
+        let spec = self.spec.class_texts.as_ref().ok_or_else(|| pipeline_spec::Error::Field {
+            field: "class_texts".to_owned(),
+            problem: "expected the texts of the text classifier, found none".to_owned(),
+        })?;
+        let texts = class_texts(spec, class_names, || self.reader("prompts"))?;
+        backbone.text_classifier(&texts, self.settings.device)
+    }
+
     fn shot_list(&self) -> Result<ShotList, Error> {
         let shots = self.spec.shots.ok_or_else(|| pipeline_spec::Error::Field {
             field: "shots".to_owned(),
@@ -205,7 +216,7 @@ impl Job<'_> {
     fn zero_shot(&self) -> Result<Found, Error> {
         let class_names = self.reader("images")?.class_names()?.to_vec();
         let backbone = self.backbone()?;
-        let text = backbone.text_classifier(&class_names, &self.spec.templates, self.settings.device)?;
+        let text = self.text_classifier(&backbone, &class_names)?;
         self.save(&ZeroShot::new(text), WEIGHTS_FILE, &KeyTable::new())?;
         let classifier = Classifier::ZeroShot {
             projection_dim: backbone.config.projection_dim,
@@ -263,7 +274,7 @@ impl Job<'_> {
             seed: self.spec.seed,
             cache: &cache,
             val: &val,
-            text_features: backbone.text_classifier(&shots.class_names, &self.spec.templates, device)?,
+            text_features: self.text_classifier(&backbone, &shots.class_names)?,
             logit_scale: backbone.logit_scale()?,
             device,
         };
@@ -294,7 +305,11 @@ impl Job<'_> {
         let backbone = self.backbone()?;
         let preprocess = backbone.preprocess.clone();
         let config = model_config(&backbone, method, shots.class_names.len(), latent_shape)?;
-        let model = initial_model(backbone, self.spec, method, &config, &shots.class_names, device)?;
+        let text = match method.head_init {
+            HeadInit::NearZero => None,
+            HeadInit::ZeroShotText => Some(self.text_classifier(&backbone, &shots.class_names)?),
+        };
+        let model = initial_model(backbone, self.spec.seed, method, &config, text, device)?;
         let (real, augment): (Vec<&LabeledImage>, _) = (images.train().iter().collect(), method.augment);
         let generated: Vec<&LabeledImage> = samples.iter().map(|sample| &sample.image).collect();
         let val: Vec<&LabeledImage> = images.val().iter().collect();

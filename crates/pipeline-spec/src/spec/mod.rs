@@ -14,9 +14,9 @@ pub use evaluator::{MetricsSpec, PredictionSource, PredictionsSpec, WeightsUsed}
 pub use prompt_gen::{PromptProvider, PromptsSpec};
 pub use sd_latents::{LatentsSpec, Scheduler};
 pub use trainer::{
-    Augment, CheckpointsSpec, Coupling, FeaturesSpec, FineTuneSpec, Freeze, GeneratedUse, HeadInit,
-    LinearProbeSpec, Method, OptimizerSpec, Pool, Preset, Schedule, Select, TipAdapterSpec, Training,
-    ViewAugment,
+    Augment, CheckpointsSpec, ClassTexts, Coupling, FeaturesSpec, FineTuneSpec, Freeze, GeneratedUse,
+    HeadInit, LinearProbeSpec, Method, OptimizerSpec, Pool, Preset, Schedule, Select, TipAdapterSpec,
+    Training, ViewAugment,
 };
 
 use serde::{Deserialize, Serialize};
@@ -133,7 +133,7 @@ impl StageSpec {
                     vec![images, slot("fewshot-splits", ArtifactKind::FewshotSplits)]
                 }
             },
-            Self::Checkpoints(s) => s.method.input_slots(),
+            Self::Checkpoints(s) => s.input_slots(),
             Self::Predictions(s) => {
                 let source = match s.source {
                     PredictionSource::Images => images,
@@ -169,7 +169,7 @@ impl StageSpec {
             Self::Images(s) => s.check(),
             Self::FewshotSplits(s) => s.check(),
             Self::Features(s) => s.check(),
-            Self::Checkpoints(s) => s.method.check(),
+            Self::Checkpoints(s) => s.check(),
             Self::Predictions(s) => s.check(),
             Self::Metrics(_) => Ok(()),
         }

@@ -77,10 +77,60 @@ pub struct CheckpointsSpec {
     pub shots: Option<Shots>,
     /// Seed of the run (and of its shot list).
     pub seed: Seed,
-    /// Templates of the text classifier, averaged after normalisation.
-    pub templates: Vec<String>,
+    /// Texts of the text classifier; absent where the method reads none (see [`Method::reads_texts`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_texts: Option<ClassTexts>,
     /// What is trained, and how.
     pub method: Method,
+}
+
+/// Texts of the text classifier: a class is the normalised mean of the normalised features of its texts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ClassTexts {
+    /// Each template with `{}` replaced by the class name; a text beyond the context is an error, as in openai/CLIP.
+    Templates {
+        /// The templates, each with one `{}`.
+        templates: Vec<String>,
+    },
+    /// The prompts of a `prompts` artifact, as in CuPL (arXiv 2209.03320); a class may have any number.
+    Prompts {
+        /// Whether a prompt beyond the context is cut; otherwise it is an error.
+        truncate: bool,
+    },
+}
+
+impl CheckpointsSpec {
+    /// The artifacts that the run reads.
+    pub(super) fn input_slots(&self) -> Vec<InputSlot> {
+        let mut slots = self.method.input_slots();
+        if matches!(self.class_texts, Some(ClassTexts::Prompts { .. })) {
+            slots.push(slot("prompts", ArtifactKind::Prompts));
+        }
+        slots
+    }
+
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.method.check()?;
+        let expected = if self.method.reads_texts() { "texts, which the method reads" } else { "none" };
+        let found = if self.class_texts.is_some() { "texts" } else { "none" };
+        expect(self.method.reads_texts() == self.class_texts.is_some(), "class_texts", expected, found)?;
+        match &self.class_texts {
+            Some(ClassTexts::Templates { templates }) => {
+                expect(!templates.is_empty(), "class_texts.templates", "at least one template", "[]")?;
+                templates.iter().try_for_each(|template| {
+                    let is_template = template.matches("{}").count() == 1;
+                    expect(
+                        is_template,
+                        "class_texts.templates",
+                        "exactly one `{}` in each template",
+                        template,
+                    )
+                })
+            }
+            Some(ClassTexts::Prompts { .. }) | None => Ok(()),
+        }
+    }
 }
 
 /// What is trained, and how.
@@ -116,7 +166,16 @@ impl Method {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), Error> {
+    /// Whether the method reads the texts of the text classifier.
+    pub fn reads_texts(&self) -> bool {
+        match self {
+            Self::ZeroShot | Self::TipAdapterF(_) => true,
+            Self::LinearProbe(_) => false,
+            Self::FineTune(s) => s.head_init == HeadInit::ZeroShotText,
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
         match self {
             Self::ZeroShot => Ok(()),
             Self::LinearProbe(s) => expect(

@@ -10,7 +10,7 @@ name = "small"
 description = "a pipeline for tests"
 dataset = "toys"
 backbones = ["clip-a", "clip-b"]
-templates = ["a toy {}"]
+text_classifier = { kind = "templates", templates = ["a toy {}"] }
 cache_views = { views = 2, scale_min = 0.5 }
 evaluation_splits = ["test"]
 

@@ -1,6 +1,7 @@
 //! The expansion of a pipeline.
 
-use pipeline_spec::{ArtifactKind, Pipeline, Plan, Unit};
+use pipeline_spec::pipeline::TextClassifierTable;
+use pipeline_spec::{ArtifactId, ArtifactKind, Pipeline, Plan, Unit};
 use std::collections::BTreeSet;
 
 use crate::fixture::Fixture;
@@ -94,4 +95,44 @@ fn other_weights_change_only_what_reads_them() {
         assert!(reads_b, "{gone}");
     }
     assert!(before.difference(&after).count() > 0);
+}
+
+/// Outputs of the plan after `change`.
+fn outputs_with(fixture: &Fixture, change: impl FnOnce(&mut Pipeline)) -> BTreeSet<ArtifactId> {
+    let mut pipeline = Pipeline::read(&fixture.path("pipeline.toml")).unwrap();
+    change(&mut pipeline);
+    let plan = Plan::new(pipeline, &fixture.path("data-manifests"), &fixture.path("models")).unwrap();
+    plan.units.into_iter().map(|u| u.output).collect()
+}
+
+#[test]
+fn other_class_texts_change_only_the_methods_that_read_them() {
+    let fixture = Fixture::new();
+    let before = outputs_with(&fixture, |_| ());
+    let after = outputs_with(&fixture, |p| p.text_classifier = TextClassifierTable::ImageNet7);
+    let changed: Vec<_> = before.difference(&after).collect();
+    let reads_texts = |id: &ArtifactId| {
+        ["zero-shot", "tip-adapter-f", "flier-coupled"].iter().any(|method| id.slug.starts_with(method))
+    };
+    assert!(changed.iter().all(|id| reads_texts(id)), "{changed:?}");
+    assert!(before.intersection(&after).all(|id| !reads_texts(id)));
+}
+
+#[test]
+fn a_method_may_read_the_prompts_instead_of_the_templates() {
+    let fixture = Fixture::new();
+    let mut pipeline = Pipeline::read(&fixture.path("pipeline.toml")).unwrap();
+    let mut own = pipeline.methods[0].clone();
+    own.name = "zero-shot-prompts".to_owned();
+    own.text_classifier = Some(TextClassifierTable::Prompts { truncate: true });
+    pipeline.methods.push(own);
+    let plan = Plan::new(pipeline, &fixture.path("data-manifests"), &fixture.path("models")).unwrap();
+    let readers: Vec<_> = plan
+        .units
+        .iter()
+        .filter(|u| u.output.kind == ArtifactKind::Checkpoints && u.unit.inputs.contains_key("prompts"))
+        .map(|u| u.output.slug.as_str())
+        .collect();
+    assert!(readers.len() == 2 && readers.iter().all(|slug| slug.starts_with("zero-shot-prompts")));
+    assert_eq!(count(&plan, ArtifactKind::Prompts), 1);
 }

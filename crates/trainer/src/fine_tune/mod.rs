@@ -6,9 +6,10 @@ pub mod run;
 pub mod state;
 
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use flier_model::{FlierConfig, FlierModel, HeadInit, LatentBranchConfig, LatentEncoderConfig, layers};
-use pipeline_spec::spec::{self, CheckpointsSpec, FineTuneSpec, GeneratedUse};
+use pipeline_spec::Seed;
+use pipeline_spec::spec::{self, FineTuneSpec, GeneratedUse};
 
 use crate::Error;
 use crate::backbone::Backbone;
@@ -53,25 +54,24 @@ pub fn model_config(
 
 /// The model before its first step, with what stays as pre-trained frozen; `device` is a plain device.
 ///
+/// With `text_classifier` `[N, P]` the head starts as the text classifier, otherwise near zero.
+///
 /// # Errors
 ///
-/// Fails if the checkpoint or the class names do not fit the spec.
+/// Fails if the checkpoint or the text classifier does not fit the spec.
 pub fn initial_model(
     backbone: Backbone,
-    run: &CheckpointsSpec,
+    seed: Seed,
     spec: &FineTuneSpec,
     config: &FlierConfig,
-    class_names: &[String],
+    text_classifier: Option<Tensor<2>>,
     device: &Device,
 ) -> Result<FlierModel, Error> {
-    let head_init = match spec.head_init {
-        spec::HeadInit::NearZero => HeadInit::NearZero,
-        spec::HeadInit::ZeroShotText => HeadInit::ZeroShotText {
-            classifier: backbone.text_classifier(class_names, &run.templates, device)?,
-            logit_scale: backbone.logit_scale()?,
-        },
+    let head_init = match text_classifier {
+        None => HeadInit::NearZero,
+        Some(classifier) => HeadInit::ZeroShotText { classifier, logit_scale: backbone.logit_scale()? },
     };
-    let mut rng = stream(run.seed, "init", &[]);
+    let mut rng = stream(seed, "init", &[]);
     let model = FlierModel::from_clip(backbone.clip, config, &head_init, device, &mut rng)?;
     // The tower was opened for inference, the rest is new: set every requirement before `train` applies them.
     let model = parameters::freeze(model.train(), |name| is_frozen(spec, name));

@@ -16,9 +16,9 @@ use clip_model::{
 };
 use image::{ImageFormat, Rgb, RgbImage};
 use pipeline_spec::spec::{
-    Augment, CheckpointsSpec, Coupling, FeaturesSpec, FewshotSplitsSpec, FineTuneSpec, Freeze, GeneratedUse,
-    HeadInit, ImagesSpec, LatentsSpec, Method, OptimizerSpec, Pool, PromptProvider, PromptsSpec, Schedule,
-    Scheduler, Select, ShortClass, ValShots, ViewAugment,
+    Augment, CheckpointsSpec, ClassTexts, Coupling, FeaturesSpec, FewshotSplitsSpec, FineTuneSpec, Freeze,
+    GeneratedUse, HeadInit, ImagesSpec, LatentsSpec, Method, OptimizerSpec, Pool, PromptProvider,
+    PromptsSpec, Schedule, Scheduler, Select, ShortClass, ValShots, ViewAugment,
 };
 use pipeline_spec::{
     ArtifactId, CheckpointRef, DatasetId, Digest, StageSpec, Store, Unit, checkpoint_digest,
@@ -56,7 +56,7 @@ impl Fixture {
         write_weights(&folder.path().join("weights"), &device);
         let images = write(&store, images_unit(&["train", "val", "test"]), &image_rows(), &[]);
         let shots = write(&store, shots_unit(&images, 1), &shot_rows("train"), &[]);
-        let prompts = write(&store, prompts_unit(), &prompt_rows(), &[]);
+        let prompts = write(&store, prompts_unit(&["a {}"]), &prompt_rows(), &[]);
         let latents = write(&store, latents_unit(&prompts), &latent_rows(1.0), &[4, 8, 8]);
         Self { folder, store, device, images, shots, latents }
     }
@@ -77,7 +77,9 @@ impl Fixture {
             backbone: self.checkpoint(backbone),
             shots: Some(SHOTS),
             seed: 1,
-            templates: vec!["a {}".to_owned(), "an icon of a {}".to_owned()],
+            class_texts: method
+                .reads_texts()
+                .then(|| ClassTexts::Templates { templates: strings(&["a {}", "an icon of a {}"]) }),
             method,
         }
     }
@@ -191,8 +193,8 @@ pub fn shots_unit(images: &ArtifactId, seed: u64) -> Unit {
     unit(StageSpec::FewshotSplits(spec), &[("images", images)])
 }
 
-fn prompts_unit() -> Unit {
-    let provider = PromptProvider::Templates { templates: strings(&["a {}"]) };
+pub fn prompts_unit(templates: &[&str]) -> Unit {
+    let provider = PromptProvider::Templates { templates: strings(templates) };
     let spec = PromptsSpec { dataset: dataset(), manifest_digest: Digest::blake3(b"manifest"), provider };
     unit(StageSpec::Prompts(spec), &[])
 }
@@ -286,6 +288,21 @@ fn prompt_rows() -> Vec<PromptRow> {
         model: String::new(),
     };
     (0..CLASSES.len()).map(row).collect()
+}
+
+/// Prompts of the classes in order, each class with its own.
+pub fn prompt_rows_of(prompts: [&[&str]; CLASSES.len()]) -> Vec<PromptRow> {
+    let row = |(class, index): (usize, usize)| PromptRow {
+        class_id: class as u32,
+        class_name: CLASSES[class].to_owned(),
+        prompt_index: index as u32,
+        prompt: prompts[class][index].to_owned(),
+        template: String::new(),
+        provider: "file".to_owned(),
+        model: String::new(),
+    };
+    let positions = (0..CLASSES.len()).flat_map(|class| (0..prompts[class].len()).map(move |i| (class, i)));
+    positions.map(row).collect()
 }
 
 /// Latents of 4 x 8 x 8, times `factor`.

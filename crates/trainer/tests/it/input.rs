@@ -1,6 +1,8 @@
 //! Bad input is an error that names what is wrong.
 
-use pipeline_spec::spec::{FineTuneSpec, GeneratedUse, LinearProbeSpec, Method, Select, ViewAugment};
+use pipeline_spec::spec::{
+    ClassTexts, FineTuneSpec, GeneratedUse, LinearProbeSpec, Method, Select, ViewAugment,
+};
 use pipeline_spec::{Digest, StageSpec};
 use trainer::Error;
 
@@ -76,7 +78,7 @@ fn choosing_without_validation_images_is_refused() {
 fn a_template_without_a_place_for_the_class_is_refused() {
     let fixture = Fixture::new();
     let mut spec = fixture.checkpoints_spec(VIT, Method::ZeroShot);
-    spec.templates = vec!["an icon".to_owned()];
+    spec.class_texts = Some(ClassTexts::Templates { templates: vec!["an icon".to_owned()] });
     let unit = fixture::unit(StageSpec::Checkpoints(spec), &[("images", &fixture.images)]);
     let message = fixture.run(&unit).unwrap_err().to_string();
     assert!(message.contains("`an icon`") && message.contains("`{}`"), "{message}");

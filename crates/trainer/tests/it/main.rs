@@ -8,3 +8,4 @@ mod held_out;
 mod input;
 mod methods;
 mod resume;
+mod texts;
