@@ -11,6 +11,7 @@ mod interrupts;
 mod libtorch;
 mod memory;
 mod options;
+mod parity;
 mod plan;
 mod plan_files;
 mod pool;
@@ -57,6 +58,7 @@ enum Command {
     Gc(gc::Gc),
     Pretrain(pretrain::Pretrain),
     Libtorch(libtorch::Libtorch),
+    Parity(parity::Parity),
     Test(test::Test),
     Tidy(tidy::Tidy),
 }
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Command::Gc(command) => command.run(),
         Command::Pretrain(command) => command.run(),
         Command::Libtorch(command) => command.run(),
+        Command::Parity(command) => command.run(),
         Command::Test(command) => command.run(),
         Command::Tidy(command) => command.run(),
     };

@@ -1,14 +1,16 @@
 //! Shapes of the models, in the words of Hugging Face's `config.json`.
 //!
 //! Fields that do not change the architecture here (`dropout`, `initializer_range`, ...) are ignored. Sizes have no
-//! default. The few fields that transformers itself leaves out of old files have transformers' default.
+//! default, except in files of transformers 4, which left out what equals its default.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
 use burn::tensor::Device;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::Error;
 use crate::model::Clip;
@@ -22,6 +24,15 @@ pub enum Activation {
     /// The exact GELU, in LAION's and Stable Diffusion 2's checkpoints.
     #[serde(rename = "gelu")]
     Gelu,
+}
+
+impl fmt::Display for Activation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Activation::QuickGelu => "`quick_gelu`",
+            Activation::Gelu => "`gelu`",
+        })
+    }
 }
 
 /// The text tower: `text_config` of a CLIP, or a `CLIPTextModel`'s own `config.json`.
@@ -111,6 +122,17 @@ pub struct ClipConfig {
     pub logit_scale_init_value: f64,
 }
 
+/// Largest width, vocabulary or context of a configuration.
+const MAX_SIZE: usize = 1 << 22;
+/// Most encoder layers.
+const MAX_LAYERS: usize = 1024;
+/// Most bottlenecks of a ResNet's stage; RN50x64 has 36.
+const MAX_BLOCKS: usize = 256;
+/// Largest width of a ResNet's stem; RN50x64 has 128.
+const MAX_RESNET_WIDTH: usize = 512;
+/// Largest side of an input in pixels.
+const MAX_IMAGE_SIZE: usize = 1 << 14;
+
 fn default_eos_token_id() -> u32 {
     49407
 }
@@ -125,7 +147,7 @@ fn default_logit_scale() -> f64 {
 
 impl<'de> Deserialize<'de> for VisionConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = serde_json::Value::deserialize(deserializer)?;
+        let value = Value::deserialize(deserializer)?;
         let in_vision = |error: serde_json::Error| D::Error::custom(format!("vision_config: {error}"));
         // open_clip's ResNet has `layers` as an array, its ViT as a number; neither writes `model_type`.
         let is_resnet = match value.get("model_type").and_then(|name| name.as_str()) {
@@ -183,7 +205,12 @@ impl TextConfig {
     ///
     /// Fails if the file cannot be read, misses a field or describes no possible model.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
-        let config: TextConfig = read_json(path, "configuration of a CLIP text model")?;
+        let what = "configuration of a CLIP text model";
+        let mut value: Value = read_json(path, what)?;
+        if is_of_transformers_4(&value) {
+            fill(&mut value, text_defaults());
+        }
+        let config: TextConfig = parse_json(path, what, value)?;
         config.check(&Checker { path, prefix: "" })?;
         Ok(config)
     }
@@ -192,8 +219,8 @@ impl TextConfig {
         checker.positive("vocab_size", self.vocab_size)?;
         checker.positive("max_position_embeddings", self.max_position_embeddings)?;
         checker.encoder(
-            self.hidden_size,
-            self.intermediate_size,
+            [self.hidden_size, self.intermediate_size],
+            self.num_hidden_layers,
             self.num_attention_heads,
             self.layer_norm_eps,
         )
@@ -207,7 +234,23 @@ impl ClipConfig {
     ///
     /// Fails if the file cannot be read, misses a field or describes no possible model.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
-        let config: ClipConfig = read_json(path, "configuration of a CLIP model")?;
+        let what = "configuration of a CLIP model";
+        let mut value: Value = read_json(path, what)?;
+        if is_of_transformers_4(&value) {
+            for (tower, given, defaults) in [
+                ("text_config", "text_config_dict", text_defaults()),
+                ("vision_config", "vision_config_dict", vision_defaults()),
+            ] {
+                // What the author of the file gave by hand; transformers 4 lets it win.
+                let given = value.get(given).cloned().unwrap_or_default();
+                let mut config = if given.is_object() { given } else { serde_json::json!({}) };
+                fill(&mut config, value.get(tower).cloned().unwrap_or_default());
+                fill(&mut config, defaults);
+                value[tower] = config;
+            }
+            fill(&mut value, serde_json::json!({ "projection_dim": 512 }));
+        }
+        let config: ClipConfig = parse_json(path, what, value)?;
         config.check(path)?;
         Ok(config)
     }
@@ -239,20 +282,22 @@ impl ClipConfig {
         Clip::new(self, device)
     }
 
-    fn check(&self, path: &Path) -> Result<(), Error> {
+    /// Refuses what no model can have, or what would not fit into any memory, before a model of this shape is made.
+    pub(crate) fn check(&self, path: &Path) -> Result<(), Error> {
         Checker { path, prefix: "" }.positive("projection_dim", self.projection_dim)?;
         self.text_config.check(&Checker { path, prefix: "text_config." })?;
         let checker = Checker { path, prefix: "vision_config." };
         match &self.vision_config {
             VisionConfig::VisionTransformer(vision) => {
                 checker.positive("patch_size", vision.patch_size)?;
+                checker.image_size(vision.image_size)?;
                 if vision.image_size < vision.patch_size {
                     let expected = format!("at least the patch size {}", vision.patch_size);
                     return Err(checker.refuse("image_size", expected, vision.image_size));
                 }
                 checker.encoder(
-                    vision.hidden_size,
-                    vision.intermediate_size,
+                    [vision.hidden_size, vision.intermediate_size],
+                    vision.num_hidden_layers,
                     vision.num_attention_heads,
                     vision.layer_norm_eps,
                 )
@@ -262,20 +307,56 @@ impl ClipConfig {
                     let found = format!("{:?}", vision.layers);
                     return Err(checker.refuse("layers", "at least one block per stage".to_owned(), found));
                 }
-                if vision.width == 0 || !vision.width.is_multiple_of(2) {
-                    let expected = "a positive even number".to_owned();
+                if let Some(found) = vision.layers.iter().find(|&&blocks| blocks > MAX_BLOCKS) {
+                    let expected = format!("at most {MAX_BLOCKS} blocks per stage");
+                    return Err(checker.refuse("layers", expected, found));
+                }
+                if vision.width == 0 || !vision.width.is_multiple_of(2) || vision.width > MAX_RESNET_WIDTH {
+                    let expected = format!("a positive even number up to {MAX_RESNET_WIDTH}");
                     return Err(checker.refuse("width", expected, vision.width));
                 }
                 if vision.heads == 0 || !(vision.width * 32).is_multiple_of(vision.heads) {
                     let expected = format!("a divisor of 32 * width = {}", vision.width * 32);
                     return Err(checker.refuse("heads", expected, vision.heads));
                 }
+                checker.image_size(vision.image_size)?;
                 if vision.image_size == 0 || !vision.image_size.is_multiple_of(32) {
                     let expected = "a positive multiple of 32".to_owned();
                     return Err(checker.refuse("image_size", expected, vision.image_size));
                 }
                 Ok(())
             }
+        }
+    }
+}
+
+/// Files of transformers 4 hold only what differs from its defaults; version 5 writes every field.
+fn is_of_transformers_4(value: &Value) -> bool {
+    let version = value.get("transformers_version").and_then(Value::as_str);
+    version.is_some_and(|version| version.starts_with("4."))
+}
+
+/// The defaults of `CLIPTextConfig`.
+fn text_defaults() -> Value {
+    serde_json::json!({
+        "vocab_size": 49408, "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12,
+        "num_attention_heads": 8, "max_position_embeddings": 77, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+    })
+}
+
+/// The defaults of `CLIPVisionConfig`.
+fn vision_defaults() -> Value {
+    serde_json::json!({
+        "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+        "image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+    })
+}
+
+/// Adds the fields that `value` lacks.
+fn fill(value: &mut Value, defaults: Value) {
+    if let (Some(object), Value::Object(defaults)) = (value.as_object_mut(), defaults) {
+        for (field, default) in defaults {
+            object.entry(field).or_insert(default);
         }
     }
 }
@@ -297,10 +378,28 @@ impl Checker<'_> {
     }
 
     fn positive(&self, field: &str, value: usize) -> Result<(), Error> {
-        if value == 0 { Err(self.refuse(field, "a positive number".to_owned(), value)) } else { Ok(()) }
+        match value {
+            0 => Err(self.refuse(field, "a positive number".to_owned(), value)),
+            1..=MAX_SIZE => Ok(()),
+            _ => Err(self.refuse(field, format!("at most {MAX_SIZE}"), value)),
+        }
     }
 
-    fn encoder(&self, hidden: usize, intermediate: usize, heads: usize, eps: f64) -> Result<(), Error> {
+    fn image_size(&self, value: usize) -> Result<(), Error> {
+        let expected = || format!("at most {MAX_IMAGE_SIZE} pixels");
+        if value > MAX_IMAGE_SIZE { Err(self.refuse("image_size", expected(), value)) } else { Ok(()) }
+    }
+
+    fn encoder(
+        &self,
+        [hidden, intermediate]: [usize; 2],
+        layers: usize,
+        heads: usize,
+        eps: f64,
+    ) -> Result<(), Error> {
+        if layers > MAX_LAYERS {
+            return Err(self.refuse("num_hidden_layers", format!("at most {MAX_LAYERS}"), layers));
+        }
         self.positive("hidden_size", hidden)?;
         self.positive("intermediate_size", intermediate)?;
         if heads == 0 || !hidden.is_multiple_of(heads) {
@@ -320,8 +419,17 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path, what: &'sta
     serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.to_owned(), what, source })
 }
 
+/// Turns parsed JSON into `T`.
+fn parse_json<T: serde::de::DeserializeOwned>(
+    path: &Path,
+    what: &'static str,
+    value: Value,
+) -> Result<T, Error> {
+    serde_json::from_value(value).map_err(|source| Error::Json { path: path.to_owned(), what, source })
+}
+
 /// Writes one JSON file, indented, with a final line break.
-pub(crate) fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), Error> {
+pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), Error> {
     let text = format!("{value:#}\n");
     fs::write(path, text).map_err(|source| Error::Write { path: path.to_owned(), source })
 }

@@ -6,11 +6,15 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use regex::Regex;
+
+use crate::text_cleaning::substitute;
+
 /// Longest name without its semicolon that is looked at.
 const MAX_NAME: usize = 32;
 
 /// What the numbers 128 to 159 stand for: windows-1252, as browsers read them.
-const WINDOWS_1252: [char; 32] = [
+pub(crate) const WINDOWS_1252: [char; 32] = [
     '\u{20ac}', '\u{81}', '\u{201a}', '\u{192}', '\u{201e}', '\u{2026}', '\u{2020}', '\u{2021}', '\u{2c6}',
     '\u{2030}', '\u{160}', '\u{2039}', '\u{152}', '\u{8d}', '\u{17d}', '\u{8f}', '\u{90}', '\u{2018}',
     '\u{2019}', '\u{201c}', '\u{201d}', '\u{2022}', '\u{2013}', '\u{2014}', '\u{2dc}', '\u{2122}', '\u{161}',
@@ -27,6 +31,39 @@ static NAMED: LazyLock<HashMap<&str, String>> = LazyLock::new(|| {
         .map(|(name, points)| (name, points.split(' ').map(code_point).collect()))
         .collect()
 });
+
+/// A reference that ends with a semicolon.
+static MARKED: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new("&#?[0-9A-Za-z]{1,24};").expect("the pattern is a constant"));
+
+/// What [`unescape_marked`] takes beyond the standard's names: those in small letters, written in capitals, for the capital
+/// ("&EACUTE;"), unless they already mean something.
+static CAPITALS: LazyLock<HashMap<String, String>> = LazyLock::new(|| {
+    let small = NAMED.iter().filter(|(name, _)| name.ends_with(';') && name.to_lowercase() == **name);
+    small
+        .map(|(name, value)| (name.to_uppercase(), value.to_uppercase()))
+        .filter(|(name, _)| {
+            let reference = format!("&{name}");
+            unescape(&reference) == reference
+        })
+        .collect()
+});
+
+/// Replaces the references that end with a semicolon, as ftfy's `unescape_html` does.
+pub(crate) fn unescape_marked(text: &str) -> String {
+    if !text.contains('&') {
+        return text.to_owned();
+    }
+    substitute(&MARKED, text, |reference| {
+        let name = &reference[1..];
+        if let Some(value) = NAMED.get(name).or_else(|| CAPITALS.get(name)) {
+            return value.clone();
+        }
+        // Only what resolves as a whole.
+        let resolved = if name.starts_with('#') { unescape(reference) } else { reference.to_owned() };
+        if resolved.contains(';') { reference.to_owned() } else { resolved }
+    })
+}
 
 /// Replaces every character reference.
 pub(crate) fn unescape(text: &str) -> String {

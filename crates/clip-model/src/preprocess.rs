@@ -1,18 +1,21 @@
 //! Images to pixel values as OpenAI's CLIP prepares them: shorter side resized with Pillow's bicubic, centre crop, scaling,
 //! normalisation.
 //!
-//! The crop's offset is torchvision's `round((size - crop) / 2)`, half to even, as in OpenAI's code and open_clip.
+//! The crop's offset is torchvision's `round((size - crop) / 2)`, half to even, as in OpenAI's code and open_clip. After the
+//! resize no side is shorter than the crop, so torchvision's padding of small images never happens here.
+//! Only the part of the resized image that the crop shows is computed, so a long strip takes no more memory than a square.
 
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use image::{DynamicImage, RgbImage};
+use image::RgbImage;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Error;
 use crate::config::{read_json, write_json};
-use crate::resample::resize_bicubic;
+use crate::decode::DecodedImage;
+use crate::resample::{Target, resize};
 
 /// Mean of OpenAI's training images per channel.
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
@@ -161,22 +164,62 @@ impl Preprocess {
         write_json(&dir.join(FILE), &serde_json::json!(self))
     }
 
-    /// Resizes the shorter side to `image_size` and crops the centre.
+    /// Resizes the shorter side to `image_size` and crops the centre of an RGB image.
+    ///
+    /// This is the order of CoOp's data loader (Dassl) and of transformers: colours are converted before the resize.
     ///
     /// # Panics
     ///
     /// Panics if the image has no pixels.
     pub fn square(&self, image: &RgbImage) -> RgbImage {
-        let size = u32::try_from(self.image_size).expect("the size of an image fits 32 bits");
-        let (width, height) = image.dimensions();
+        let target = self.target(image.width(), image.height());
+        let samples = resize::<3>(image.as_raw(), image.dimensions(), &target);
+        let side = self.side();
+        RgbImage::from_raw(side, side, samples).expect("the target is a square of this side")
+    }
+
+    /// Resizes, crops and only then converts the colours: the order of openai/CLIP and open_clip.
+    ///
+    /// It differs from [`Preprocess::square`] for images with alpha (multiplied in before the resize), with a palette or one
+    /// bit per pixel (nearest pixels, as Pillow does), CMYK and 16-bit grey; it is the same for RGB and 8-bit grey.
+    pub fn square_of(&self, image: &DecodedImage) -> RgbImage {
+        image.resize(&self.target(image.width(), image.height())).into_rgb()
+    }
+
+    /// The centre square of the resized image.
+    fn target(&self, width: u32, height: u32) -> Target {
         assert!(width > 0 && height > 0, "the image has no pixels");
-        // torchvision truncates the longer side.
-        let long = |long: u32, short: u32| (u64::from(size) * u64::from(long) / u64::from(short)) as u32;
-        let (width, height) =
-            if width <= height { (size, long(height, width)) } else { (long(width, height), size) };
-        let resized = resize_bicubic(image, width, height);
-        let (left, top) = (half_to_even(width - size), half_to_even(height - size));
-        image::imageops::crop_imm(&resized, left, top, size, size).to_image()
+        let side = self.side();
+        // torchvision truncates the longer side. A strip can become longer than 32 bits count.
+        let long = |long: u32, short: u32| {
+            u32::try_from(u64::from(side) * u64::from(long) / u64::from(short)).unwrap_or(u32::MAX)
+        };
+        let size = if width <= height { (side, long(height, width)) } else { (long(width, height), side) };
+        let (left, top) = (half_to_even(size.0 - side), half_to_even(size.1 - side));
+        Target { size, columns: left..left + side, rows: top..top + side }
+    }
+
+    fn side(&self) -> u32 {
+        u32::try_from(self.image_size).expect("the size of an image fits 32 bits")
+    }
+
+    /// Writes the pixel values `[3, S, S]` of a square image of side S: scaled to [0, 1], minus mean, over std.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `values` does not hold one number per sample.
+    pub fn write_pixel_values(&self, square: &RgbImage, values: &mut [f32]) {
+        let samples = square.as_raw();
+        assert_eq!(values.len(), samples.len(), "one value is written per sample");
+        let plane = samples.len() / 3;
+        for (channel, values) in values.chunks_exact_mut(plane.max(1)).enumerate() {
+            let (mean, std) = (self.mean[channel], self.std[channel]);
+            // A sample has 256 values: dividing each once is exact and far cheaper than dividing every sample.
+            let table: [f32; 256] = std::array::from_fn(|sample| (sample as f32 / 255.0 - mean) / std);
+            for (value, pixel) in values.iter_mut().zip(samples.as_chunks::<3>().0) {
+                *value = table[usize::from(pixel[channel])];
+            }
+        }
     }
 
     /// Pixel values of a batch, `[B, 3, image_size, image_size]`.
@@ -185,17 +228,22 @@ impl Preprocess {
     ///
     /// Panics if an image has no pixels.
     pub fn pixel_values(&self, images: &[RgbImage], device: &Device) -> Tensor<4> {
+        self.stack(images.iter().map(|image| self.square(image)), device)
+    }
+
+    /// Pixel values of a batch in the order of openai/CLIP, `[B, 3, image_size, image_size]`; see [`Preprocess::square_of`].
+    pub fn pixel_values_of(&self, images: &[DecodedImage], device: &Device) -> Tensor<4> {
+        self.stack(images.iter().map(|image| self.square_of(image)), device)
+    }
+
+    fn stack(&self, squares: impl ExactSizeIterator<Item = RgbImage>, device: &Device) -> Tensor<4> {
         let size = self.image_size;
-        let mut values = Vec::with_capacity(images.len() * 3 * size * size);
-        for image in images {
-            let image = self.square(image);
-            for channel in 0..3 {
-                let (mean, std) = (self.mean[channel], self.std[channel]);
-                let samples = image.as_raw().iter().skip(channel).step_by(3);
-                values.extend(samples.map(|&sample| (f32::from(sample) / 255.0 - mean) / std));
-            }
+        let count = squares.len();
+        let mut values = vec![0.0; count * 3 * size * size];
+        for (square, values) in squares.zip(values.chunks_exact_mut(3 * size * size)) {
+            self.write_pixel_values(&square, values);
         }
-        Tensor::from_data(TensorData::new(values, [images.len(), 3, size, size]), device)
+        Tensor::from_data(TensorData::new(values, [count, 3, size, size]), device)
     }
 }
 
@@ -203,18 +251,4 @@ impl Preprocess {
 fn half_to_even(number: u32) -> u32 {
     let half = number / 2;
     half + u32::from(number % 2 == 1 && half % 2 == 1)
-}
-
-/// Colour as Pillow's `convert("RGB")` gives it for 8-bit images: alpha is dropped, not blended; grey is repeated.
-pub fn to_rgb(image: DynamicImage) -> RgbImage {
-    match image {
-        DynamicImage::ImageRgb8(image) => image,
-        DynamicImage::ImageRgba8(image) => {
-            let (width, height) = image.dimensions();
-            let samples =
-                image.as_raw().chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect();
-            RgbImage::from_raw(width, height, samples).expect("three samples were kept per pixel")
-        }
-        other => other.into_rgb8(),
-    }
 }

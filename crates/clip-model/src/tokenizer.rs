@@ -1,20 +1,13 @@
-//! CLIP's byte-level BPE tokenizer over `vocab.json` and `merges.txt`, for a vocabulary of any size.
-//!
-//! Text is cleaned as OpenAI's code does it: Unicode NFC, HTML references resolved twice, white space collapsed, lower case.
-//! The repair of mojibake and the uncurling of quotes by ftfy are left out, as in transformers.
+//! CLIP's byte-level BPE tokenizer, for a vocabulary of any size and in any of the files it is published in.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::fs;
 use std::path::Path;
-use std::sync::LazyLock;
-
-use regex::Regex;
-use serde::Deserialize;
-use unicode_normalization::UnicodeNormalization;
 
 use crate::Error;
-use crate::config::{read_json, write_json};
-use crate::html_entities::unescape;
+use crate::config::write_json;
+use crate::text_cleaning::Cleaning;
 
 /// Marks the last symbol of a word.
 pub(crate) const END_OF_WORD: &str = "</w>";
@@ -23,17 +16,8 @@ pub(crate) const START_OF_TEXT: &str = "<|startoftext|>";
 /// The end token.
 pub(crate) const END_OF_TEXT: &str = "<|endoftext|>";
 
-const VOCAB_FILE: &str = "vocab.json";
-const MERGES_FILE: &str = "merges.txt";
-const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
-const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
-
-/// Special tokens, English contractions, runs of letters, single digits, runs of anything else.
-static WORDS: LazyLock<Regex> = LazyLock::new(|| {
-    let pattern =
-        r"(?i)<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+";
-    Regex::new(pattern).expect("the pattern is a constant")
-});
+/// Characters of a text that an error shows.
+const SHOWN: usize = 80;
 
 /// A CLIP tokenizer.
 #[derive(Debug, Clone)]
@@ -48,43 +32,10 @@ pub struct Tokenizer {
     bos_token_id: u32,
     eos_token_id: u32,
     pad_token_id: u32,
-}
-
-/// A token in `special_tokens_map.json`: its text, or an object that holds it.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum SpecialToken {
-    Text(String),
-    Object { content: String },
-}
-
-#[derive(Deserialize)]
-struct SpecialTokens {
-    pad_token: Option<SpecialToken>,
+    cleaning: Cleaning,
 }
 
 impl Tokenizer {
-    /// Reads `vocab.json` and `merges.txt`, and the padding token from `special_tokens_map.json` or `tokenizer_config.json`
-    /// if there is one (Stable Diffusion 2 pads with `!`, everything else with the end token).
-    ///
-    /// # Errors
-    ///
-    /// Fails if a file cannot be read or is malformed, a token of a merge, a byte or a special token is not in the
-    /// vocabulary, or two tokens share an id.
-    pub fn from_folder(dir: &Path) -> Result<Self, Error> {
-        let vocab_path = dir.join(VOCAB_FILE);
-        let vocab: HashMap<String, u32> = read_json(&vocab_path, "vocabulary (token to id)")?;
-        let merges_path = dir.join(MERGES_FILE);
-        let text = fs::read_to_string(&merges_path)
-            .map_err(|source| Error::Read { path: merges_path.clone(), source })?;
-        let merges = parse_merges(&merges_path, &text)?;
-        let pad_token = match read_pad_token(&dir.join(SPECIAL_TOKENS_FILE))? {
-            Some(token) => Some(token),
-            None => read_pad_token(&dir.join(TOKENIZER_CONFIG_FILE))?,
-        };
-        Self::from_parts(vocab, merges, pad_token.as_deref().unwrap_or(END_OF_TEXT), &vocab_path)
-    }
-
     /// Builds the look-up tables; `path` names the vocabulary in errors.
     pub(crate) fn from_parts(
         vocab: HashMap<String, u32>,
@@ -124,7 +75,14 @@ impl Tokenizer {
             ranks,
             merges,
             vocab,
+            cleaning: Cleaning::default(),
         })
+    }
+
+    /// The same tokenizer with texts cleaned in another way; [`Cleaning::OpenAi`] unless this is called.
+    pub fn with_cleaning(mut self, cleaning: Cleaning) -> Self {
+        self.cleaning = cleaning;
+        self
     }
 
     /// Writes `vocab.json`, `merges.txt` and `tokenizer_config.json` into an existing folder.
@@ -146,7 +104,7 @@ impl Tokenizer {
         for (left, right) in &self.merges {
             merges.push_str(&format!("{left} {right}\n"));
         }
-        for (name, text) in [(VOCAB_FILE, vocab), (MERGES_FILE, merges)] {
+        for (name, text) in [("vocab.json", vocab), ("merges.txt", merges)] {
             let path = dir.join(name);
             fs::write(&path, text).map_err(|source| Error::Write { path, source })?;
         }
@@ -157,7 +115,7 @@ impl Tokenizer {
             "unk_token": END_OF_TEXT,
             "pad_token": pad_token,
         });
-        write_json(&dir.join(TOKENIZER_CONFIG_FILE), &config)
+        write_json(&dir.join("tokenizer_config.json"), &config)
     }
 
     /// Rows that a token embedding needs: the highest id plus one.
@@ -182,9 +140,9 @@ impl Tokenizer {
 
     /// Token ids of a text, without start and end.
     pub fn encode(&self, text: &str) -> Vec<u32> {
-        let text = clean(text);
+        let text = self.cleaning.apply(text);
         let mut ids = Vec::new();
-        for word in words(&text) {
+        for word in self.cleaning.words(&text) {
             match word {
                 START_OF_TEXT => ids.push(self.bos_token_id),
                 END_OF_TEXT => ids.push(self.eos_token_id),
@@ -214,7 +172,11 @@ impl Tokenizer {
             let mut ids = self.encode(text);
             let num_tokens = ids.len() + 2;
             if num_tokens > context_length && !truncate {
-                return Err(Error::TextTooLong { text: text.to_owned(), num_tokens, limit: context_length });
+                let mut shown: String = text.chars().take(SHOWN).collect();
+                if shown.len() < text.len() {
+                    shown.push('…');
+                }
+                return Err(Error::TextTooLong { text: shown, num_tokens, limit: context_length });
             }
             ids.truncate(context_length - 2);
             let mut row = Vec::with_capacity(context_length);
@@ -227,26 +189,61 @@ impl Tokenizer {
         texts.iter().map(|text| encode(text.as_ref())).collect()
     }
 
-    /// Merges the bytes of one word, best rank first.
+    /// Merges the bytes of one word: all occurrences of the pair of best rank from left to right, then of the next.
+    ///
+    /// Pairs wait in a heap, so a word of any length takes n log n steps.
     fn encode_word(&self, word: &str, ids: &mut Vec<u32>) {
         let bytes = word.as_bytes();
         let mut symbols: Vec<u32> = bytes.iter().map(|&byte| self.inner_bytes[usize::from(byte)]).collect();
         if let (Some(symbol), Some(&byte)) = (symbols.last_mut(), bytes.last()) {
             *symbol = self.last_bytes[usize::from(byte)];
         }
-        loop {
-            let best = symbols
-                .windows(2)
-                .filter_map(|pair| {
-                    self.ranks
-                        .get(&(pair[0], pair[1]))
-                        .map(|(rank, merged)| (*rank, (pair[0], pair[1]), *merged))
-                })
-                .min();
-            let Some((_, pair, merged)) = best else { break };
-            symbols = merge(&symbols, pair, merged);
+        let len = symbols.len();
+        // Neighbours of each symbol that is still there; a symbol that was merged into its left neighbour is `GONE`.
+        const GONE: u32 = u32::MAX;
+        let mut next: Vec<usize> = (1..=len).collect();
+        let mut previous: Vec<usize> = (0..len).map(|at| at.wrapping_sub(1)).collect();
+        let rank = |left: u32, right: u32| self.ranks.get(&(left, right)).copied();
+        let pairs = symbols.windows(2).enumerate();
+        let mut heap: BinaryHeap<Reverse<(u32, usize)>> = pairs
+            .filter_map(|(at, pair)| rank(pair[0], pair[1]).map(|(rank, _)| Reverse((rank, at))))
+            .collect();
+        let mut positions = Vec::new();
+        while let Some(&Reverse((best, _))) = heap.peek() {
+            positions.clear();
+            while let Some(&Reverse((rank, at))) = heap.peek()
+                && rank == best
+            {
+                positions.push(at);
+                heap.pop();
+            }
+            for &at in &positions {
+                let right = next[at];
+                if symbols[at] == GONE || right >= len {
+                    continue;
+                }
+                // The pair may have changed since it was put into the heap.
+                let Some((found, merged)) = rank(symbols[at], symbols[right]) else { continue };
+                if found != best {
+                    continue;
+                }
+                symbols[at] = merged;
+                symbols[right] = GONE;
+                next[at] = next[right];
+                if next[at] < len {
+                    previous[next[at]] = at;
+                    if let Some((rank, _)) = rank(merged, symbols[next[at]]) {
+                        heap.push(Reverse((rank, at)));
+                    }
+                }
+                if previous[at] < len
+                    && let Some((rank, _)) = rank(symbols[previous[at]], merged)
+                {
+                    heap.push(Reverse((rank, previous[at])));
+                }
+            }
         }
-        ids.extend(symbols);
+        ids.extend(symbols.into_iter().filter(|symbol| *symbol != GONE));
     }
 }
 
@@ -278,54 +275,6 @@ pub(crate) fn byte_characters() -> [char; 256] {
             stand_in
         }
     })
-}
-
-/// Cleans a text before it is split.
-pub(crate) fn clean(text: &str) -> String {
-    let text: String = text.nfc().collect();
-    let text = unescape(&unescape(&text));
-    // Python counts the four separators U+001C to U+001F as white space too.
-    let is_space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
-    let words: Vec<&str> = text.split(is_space).filter(|word| !word.is_empty()).collect();
-    words.join(" ").to_lowercase()
-}
-
-/// Splits a cleaned text.
-pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
-    WORDS.find_iter(text).map(|found| found.as_str())
-}
-
-fn parse_merges(path: &Path, text: &str) -> Result<Vec<(String, String)>, Error> {
-    let mut merges = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        if line.is_empty() || (index == 0 && line.starts_with("#version")) {
-            continue;
-        }
-        match line.split_once(' ') {
-            Some((left, right)) if !left.is_empty() && !right.is_empty() && !right.contains(' ') => {
-                merges.push((left.to_owned(), right.to_owned()));
-            }
-            _ => {
-                return Err(Error::MergesLine {
-                    path: path.to_owned(),
-                    line: index + 1,
-                    found: line.to_owned(),
-                });
-            }
-        }
-    }
-    Ok(merges)
-}
-
-/// The padding token that a file names; `None` if the file is not there or names none.
-fn read_pad_token(path: &Path) -> Result<Option<String>, Error> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    let tokens: SpecialTokens = read_json(path, "list of special tokens")?;
-    Ok(tokens.pad_token.map(|token| match token {
-        SpecialToken::Text(text) | SpecialToken::Object { content: text } => text,
-    }))
 }
 
 fn refuse_shared_ids(vocab: &HashMap<String, u32>, path: &Path) -> Result<(), Error> {

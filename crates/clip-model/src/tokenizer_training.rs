@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use crate::tokenizer::{
-    END_OF_TEXT, END_OF_WORD, START_OF_TEXT, Tokenizer, byte_characters, clean, merge, words,
-};
+use crate::text_cleaning::Cleaning;
+use crate::tokenizer::{END_OF_TEXT, END_OF_WORD, START_OF_TEXT, Tokenizer, byte_characters, merge};
 
 /// Tokens that every vocabulary has: both forms of every byte and the two specials.
 const MIN_VOCAB_SIZE: usize = 2 * 256 + 2;
@@ -23,8 +22,11 @@ pub fn train_bpe(texts: &[String], vocab_size: usize) -> Tokenizer {
     let index: HashMap<String, usize> =
         symbols.iter().enumerate().map(|(index, symbol)| (symbol.clone(), index)).collect();
     let mut counts: BTreeMap<Vec<usize>, u64> = BTreeMap::new();
+    let cleaning = Cleaning::default();
     for text in texts {
-        for word in words(&clean(text)).filter(|word| ![START_OF_TEXT, END_OF_TEXT].contains(word)) {
+        for word in
+            cleaning.words(&cleaning.apply(text)).filter(|word| ![START_OF_TEXT, END_OF_TEXT].contains(word))
+        {
             let last = word.len() - 1;
             let spell = |(at, byte): (usize, u8)| {
                 let character = characters[usize::from(byte)];
@@ -52,7 +54,7 @@ pub fn train_bpe(texts: &[String], vocab_size: usize) -> Tokenizer {
 }
 
 /// Bytes in the order of OpenAI's vocabulary: printable ones first.
-fn byte_order() -> impl Iterator<Item = usize> {
+pub(crate) fn byte_order() -> impl Iterator<Item = usize> {
     let is_printable = |byte: &usize| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     (0..256).filter(is_printable).chain((0..256).filter(move |byte| !is_printable(byte)))
 }

@@ -10,7 +10,7 @@ use artifacts::{
     Shard,
 };
 use burn::tensor::{Device, Tensor, TensorData};
-use clip_model::{Preprocess, VisionConfig, to_rgb};
+use clip_model::{Checkpoint, Preprocess, VisionConfig, to_rgb};
 use flier_model::run::{EMA_FILE, RUN_FILE, WEIGHTS_FILE};
 use flier_model::{Classifier, RunDescription, TrainedClassifier};
 use image::RgbImage;
@@ -224,7 +224,7 @@ impl TrainedRun {
             let expected = self.description.backbone.digest.clone();
             return Err(Error::Backbone { folder, expected, found });
         }
-        let preprocess = Preprocess::from_folder(&folder)?;
+        let preprocess = Checkpoint::preprocess_of(&folder)?;
         if let Classifier::FineTune { config } = &self.description.classifier {
             let expected = match &config.vision {
                 VisionConfig::VisionTransformer(vision) => vision.image_size,

@@ -10,7 +10,7 @@
 //! ```
 
 use burn::tensor::Device;
-use clip_model::{SaveDtype, TextConfig, Tokenizer};
+use clip_model::{Cleaning, SaveDtype, TextConfig, Tokenizer};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -44,7 +44,7 @@ impl StableDiffusion {
         let text_config = TextConfig::from_file(&dir.join(TEXT_CONFIG))?;
         let scheduler = DdimScheduler::new(DdimConfig::from_file(&dir.join(SCHEDULER_CONFIG))?)?;
         check_fit(&dir.join(UNET_CONFIG), &unet_config, &vae_config, &text_config)?;
-        let tokenizer = Tokenizer::from_folder(&dir.join(TOKENIZER))?;
+        let tokenizer = Tokenizer::from_folder(&dir.join(TOKENIZER))?.with_cleaning(Cleaning::Transformers);
         if tokenizer.vocab_size() > text_config.vocab_size {
             let expected = format!("at least {}, the tokens of `{TOKENIZER}`", tokenizer.vocab_size());
             let (origin, found) = (dir.join(TEXT_CONFIG), text_config.vocab_size);

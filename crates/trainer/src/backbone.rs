@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use clip_model::{Clip, ClipConfig, Preprocess, Tokenizer, normalize};
+use clip_model::{Checkpoint, Clip, ClipConfig, Preprocess, Tokenizer, normalize};
 use pipeline_spec::{CheckpointRef, checkpoint_digest};
 
 use crate::Error;
@@ -25,7 +25,7 @@ pub struct Backbone {
 }
 
 impl Backbone {
-    /// Opens `weights/<id>` on `device`.
+    /// Opens `weights/<id>` on `device`; the folder may have any layout that [`Checkpoint`] reads.
     ///
     /// # Errors
     ///
@@ -36,9 +36,9 @@ impl Backbone {
         if found != checkpoint.digest {
             return Err(Error::Checkpoint { path: folder, expected: checkpoint.digest.clone(), found });
         }
-        let config = ClipConfig::from_file(&folder.join("config.json"))?;
-        let clip = burn::module::Module::valid(&Clip::from_folder(&folder, device)?);
-        let preprocess = Preprocess::from_folder(&folder)?;
+        let checkpoint = Checkpoint::open(&folder, None)?;
+        let clip = burn::module::Module::valid(&checkpoint.load(device)?);
+        let (config, preprocess) = (checkpoint.config().clone(), checkpoint.preprocess().clone());
         Ok(Self { folder, config, clip, preprocess })
     }
 

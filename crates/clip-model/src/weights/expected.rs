@@ -6,11 +6,12 @@ use burn::tensor::{Int, Tensor};
 
 use super::{KeyTable, Position, file_shape};
 
-/// Names and shapes that a checkpoint of `module` must have, in alphabetical order; no weight is allocated.
+/// Names and shapes that a checkpoint of `module` must have, in alphabetical order and each once; no weight is allocated.
 pub fn expected_keys<M: ModuleSnapshot>(module: &M, layout: &KeyTable) -> Vec<(String, Vec<usize>)> {
     let mut lister = Lister { layout, position: Position::default(), keys: Vec::new() };
     module.visit(&mut lister);
     lister.keys.sort();
+    lister.keys.dedup(); // the parts of a stack
     lister.keys
 }
 
@@ -22,9 +23,9 @@ struct Lister<'a> {
 
 impl Lister<'_> {
     fn list(&mut self, shape: &[usize]) {
-        let key = self.position.key(self.layout);
-        let shape = file_shape(&self.position, self.layout, &key, shape);
-        self.keys.push((key, shape));
+        let place = self.position.place(self.layout);
+        let shape = file_shape(&self.position, self.layout, &place, shape);
+        self.keys.push((place.key, shape));
     }
 }
 

@@ -6,6 +6,9 @@
 /// `downsample.conv` for `downsample.0` or `to_out` for `to_out.0`. A rule replaces a run of whole dot-separated segments
 /// wherever it occurs. Rules are tried in order at each segment, and a replacement is not rewritten again.
 ///
+/// Two more declarations serve layouts that cut the parameters otherwise: [`KeyTable::with_stack`] for tensors that hold
+/// several parameters, [`KeyTable::with_untransposed`] for matrices that PyTorch applies from the right.
+///
 /// Independent of the table, [`crate::load_safetensors`] and [`crate::save_safetensors`] spell the parameters of burn's
 /// norms `weight` and `bias`, transpose the weights of [`burn::nn::Linear`] and leave out the variant names of enums.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,6 +16,7 @@ pub struct KeyTable {
     prefix: Vec<String>,
     rules: Vec<Rule>,
     scalars: Vec<String>,
+    untransposed: Vec<String>,
     allowed_extras: Vec<Vec<String>>,
 }
 
@@ -20,20 +24,47 @@ pub struct KeyTable {
 struct Rule {
     module: Vec<String>,
     checkpoint: Vec<String>,
+    /// Which part of the checkpoint's tensor the parameter is.
+    part: Option<Part>,
+}
+
+/// One of several parameters that a checkpoint stores in one tensor, one after the other along the first axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Part {
+    /// Counted from 0.
+    pub index: usize,
+    /// How many parts the tensor has.
+    pub count: usize,
+}
+
+/// Where a parameter lies in a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    /// The tensor.
+    pub key: String,
+    /// The part of it, `None` for all.
+    pub part: Option<Part>,
 }
 
 fn segments(path: &str) -> Vec<String> {
     path.split('.').filter(|segment| !segment.is_empty()).map(str::to_owned).collect()
 }
 
-fn rewrite<'a>(path: &'a [String], rules: impl Fn() -> Vec<(&'a [String], &'a [String])>) -> String {
-    let rules = rules();
+/// Rewrites a path, and tells the part of the last rule that has one.
+fn rewrite<'a>(
+    path: &'a [String],
+    rules: &'a [Rule],
+    sides: fn(&'a Rule) -> (&'a [String], &'a [String]),
+) -> (String, Option<Part>) {
     let mut out: Vec<&str> = Vec::with_capacity(path.len() + 1);
+    let mut part = None;
     let mut rest = path;
     while !rest.is_empty() {
-        match rules.iter().find(|(from, _)| rest.starts_with(from)) {
-            Some((from, to)) => {
+        match rules.iter().find(|rule| rest.starts_with(sides(rule).0)) {
+            Some(rule) => {
+                let (from, to) = sides(rule);
                 out.extend(to.iter().map(String::as_str));
+                part = rule.part.or(part);
                 rest = &rest[from.len()..];
             }
             None => {
@@ -42,7 +73,7 @@ fn rewrite<'a>(path: &'a [String], rules: impl Fn() -> Vec<(&'a [String], &'a [S
             }
         }
     }
-    out.join(".")
+    (out.join("."), part)
 }
 
 impl KeyTable {
@@ -63,9 +94,34 @@ impl KeyTable {
     ///
     /// Panics if either side is empty: such a rule could not be undone.
     pub fn with_rule(mut self, module: &str, checkpoint: &str) -> Self {
-        let rule = Rule { module: segments(module), checkpoint: segments(checkpoint) };
+        self.push_rule(module, checkpoint, None);
+        self
+    }
+
+    /// Adds a rule for parameters of equal shape that the checkpoint stores in one tensor, one after the other along the first
+    /// axis, such as `q_proj.weight`, `k_proj.weight` and `v_proj.weight` in `in_proj_weight`.
+    ///
+    /// A table with a stack loads; saving with it is refused, for two parameters would map to one key.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a side is empty.
+    pub fn with_stack(mut self, modules: &[&str], checkpoint: &str) -> Self {
+        for (index, module) in modules.iter().enumerate() {
+            self.push_rule(module, checkpoint, Some(Part { index, count: modules.len() }));
+        }
+        self
+    }
+
+    fn push_rule(&mut self, module: &str, checkpoint: &str, part: Option<Part>) {
+        let rule = Rule { module: segments(module), checkpoint: segments(checkpoint), part };
         assert!(!rule.module.is_empty() && !rule.checkpoint.is_empty(), "a rule needs two sides");
         self.rules.push(rule);
+    }
+
+    /// Declares that the linear weight of this key is stored `[input, output]`, not transposed as in a `torch.nn.Linear`.
+    pub fn with_untransposed(mut self, key: &str) -> Self {
+        self.untransposed.push(key.to_owned());
         self
     }
 
@@ -89,16 +145,26 @@ impl KeyTable {
 
     /// The checkpoint key of a module path.
     pub fn to_checkpoint(&self, module_path: &str) -> String {
-        let path = segments(module_path);
-        let key = rewrite(&path, || self.rules.iter().map(|r| (&r.module[..], &r.checkpoint[..])).collect());
-        if self.prefix.is_empty() { key } else { format!("{}.{key}", self.prefix.join(".")) }
+        self.place(module_path).key
     }
 
-    /// The module path of a checkpoint key, `None` if the key is not below the prefix.
+    /// The tensor of a module path, and which part of it.
+    pub(super) fn place(&self, module_path: &str) -> Place {
+        let path = segments(module_path);
+        let (key, part) = rewrite(&path, &self.rules, |rule| (&rule.module, &rule.checkpoint));
+        let key = if self.prefix.is_empty() { key } else { format!("{}.{key}", self.prefix.join(".")) };
+        Place { key, part }
+    }
+
+    /// The module path of a checkpoint key, of its first part for a stack; `None` if the key is not below the prefix.
     pub fn to_module(&self, key: &str) -> Option<String> {
         let path = segments(key);
         let path = path.strip_prefix(&self.prefix[..])?;
-        Some(rewrite(path, || self.rules.iter().map(|r| (&r.checkpoint[..], &r.module[..])).collect()))
+        Some(rewrite(path, &self.rules, |rule| (&rule.checkpoint, &rule.module)).0)
+    }
+
+    pub(super) fn is_untransposed(&self, key: &str) -> bool {
+        self.untransposed.iter().any(|untransposed| untransposed == key)
     }
 
     pub(super) fn is_scalar(&self, key: &str) -> bool {
@@ -145,6 +211,22 @@ mod tests {
     fn a_rule_matches_whole_segments_only() {
         assert_eq!(table().to_checkpoint("auto_to_out.to_outer.weight"), "auto_to_out.to_outer.weight");
         assert_eq!(table().to_checkpoint("mydownsample.conv.weight"), "mydownsample.conv.weight");
+    }
+
+    #[test]
+    fn parts_of_a_stack_are_numbered() {
+        let table = KeyTable::new()
+            .with_rule("attn1", "attention")
+            .with_stack(&["attn.q.weight", "attn.k.weight", "attn.v.weight"], "attn.in_weight");
+        for (index, name) in ["q", "k", "v"].into_iter().enumerate() {
+            let place = table.place(&format!("blocks.0.attn.{name}.weight"));
+            assert_eq!(
+                place,
+                Place { key: "blocks.0.attn.in_weight".into(), part: Some(Part { index, count: 3 }) }
+            );
+        }
+        assert_eq!(table.place("blocks.0.attn1.q.weight").part, None);
+        assert_eq!(table.to_module("blocks.0.attn.in_weight").as_deref(), Some("blocks.0.attn.q.weight"));
     }
 
     #[test]

@@ -1,32 +1,39 @@
 //! Strict loading.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use burn::module::{ModuleMapper, Param, ParamId};
 use burn::store::ModuleSnapshot;
-use burn::tensor::{Bool, DType, Device, Int, Shape, Tensor, TensorData, bf16, f16};
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use burn::tensor::{Bool, DType, Device, Int, Shape, Tensor, TensorData};
+use safetensors::Dtype;
 
+use super::key_table::Place;
+use super::tensor_file::{TensorFile, floats, integers};
 use super::{KeyTable, Position, file_shape, transposed};
 use crate::Error;
 
 /// Fills `module` from a safetensors file in PyTorch's layout; f16 and bf16 files load as f32.
+///
+/// Tensors are read one by one, so memory holds the model and one tensor.
 ///
 /// # Errors
 ///
 /// Fails unless parameters and tensors match one to one (the table's allowed extras aside): a partly loaded model would train.
 /// The error names the file and the first key.
 pub fn load_safetensors<M: ModuleSnapshot>(module: M, path: &Path, layout: &KeyTable) -> Result<M, Error> {
-    let bytes = fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|source| Error::SafeTensors { path: path.to_owned(), source })?;
+    load_tensors(module, &TensorFile::open_safetensors(path)?, layout)
+}
+
+/// Fills `module` from an open file, as [`load_safetensors`] does.
+pub(crate) fn load_tensors<M: ModuleSnapshot>(
+    module: M,
+    file: &TensorFile,
+    layout: &KeyTable,
+) -> Result<M, Error> {
     let mut loader = Loader {
-        path,
+        file,
         layout,
-        tensors: file.tensors().into_iter().collect(),
         position: Position::default(),
         read: BTreeSet::new(),
         missing: BTreeSet::new(),
@@ -37,30 +44,23 @@ pub fn load_safetensors<M: ModuleSnapshot>(module: M, path: &Path, layout: &KeyT
     Ok(module)
 }
 
-/// Names, shapes and dtypes (`F32`, `F16`, ...) of a safetensors file in alphabetical order.
+/// Names, shapes and dtypes (`F32`, `F16`, ...) of a weight file in alphabetical order: safetensors, a state dict of
+/// `torch.save` or a module of `torch.jit.save`.
 ///
 /// # Errors
 ///
-/// Fails if the file cannot be read or is not a whole safetensors file.
+/// Fails if the file cannot be read, is damaged or holds more than tensors.
 pub fn key_list(path: &Path) -> Result<Vec<(String, Vec<usize>, String)>, Error> {
-    let bytes = fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|source| Error::SafeTensors { path: path.to_owned(), source })?;
-    let mut keys: Vec<_> = file
-        .tensors()
-        .into_iter()
-        .map(|(key, tensor)| (key, tensor.shape().to_vec(), format!("{:?}", tensor.dtype())))
-        .collect();
-    keys.sort();
-    Ok(keys)
+    let file = TensorFile::open(path)?;
+    let keys = file.tensors.iter();
+    Ok(keys.map(|(key, t)| (key.clone(), t.shape.clone(), format!("{:?}", t.dtype))).collect())
 }
 
 struct Loader<'a> {
-    path: &'a Path,
+    file: &'a TensorFile,
     layout: &'a KeyTable,
-    tensors: BTreeMap<String, TensorView<'a>>,
     position: Position,
-    read: BTreeSet<String>,
+    read: BTreeSet<Place>,
     missing: BTreeSet<String>,
     /// The first error; the walk goes on because a module must be mapped as a whole.
     error: Option<Error>,
@@ -68,82 +68,76 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn finish(self) -> Result<(), Error> {
-        let path = self.path.to_owned();
+        let path = self.file.path().to_owned();
         if let Some(error) = self.error {
             return Err(error);
         }
         if let Some(key) = self.missing.first() {
             return Err(Error::MissingTensor { path, key: key.clone(), count: self.missing.len() });
         }
-        let unread: Vec<_> = self
-            .tensors
-            .keys()
-            .filter(|key| !self.read.contains(*key) && !self.layout.allows_extra(key))
-            .collect();
+        let read: BTreeSet<&str> = self.read.iter().map(|place| place.key.as_str()).collect();
+        let is_unread = |key: &&String| !read.contains(key.as_str()) && !self.layout.allows_extra(key);
+        let unread: Vec<_> = self.file.tensors.keys().filter(is_unread).collect();
         match unread.first() {
             Some(key) => Err(Error::UnreadTensor { path, key: (*key).clone(), count: unread.len() }),
             None => Ok(()),
         }
     }
 
-    /// The tensor for the parameter at this position, decoded by `decode` and in burn's layout.
+    /// The values for the parameter at this position, decoded by `decode` and in burn's layout.
     fn take<T: Copy>(
         &mut self,
         shape: &Shape,
         expected: &'static str,
-        decode: fn(&TensorView<'_>) -> Option<Vec<T>>,
+        decode: fn(Dtype, &[u8]) -> Option<Vec<T>>,
     ) -> Option<Vec<T>> {
         if self.error.is_some() {
             return None;
         }
-        let key = self.position.key(self.layout);
-        let Some(tensor) = self.tensors.get(&key) else {
-            self.missing.insert(key);
-            return None;
-        };
-        let path = self.path.to_owned();
-        if !self.read.insert(key.clone()) {
-            self.error = Some(Error::DuplicateKey { path, key });
-            return None;
-        }
-        let expected_shape = file_shape(&self.position, self.layout, &key, shape);
-        let is_transposed = self.position.is_transposed();
-        if tensor.shape() != expected_shape {
-            let found = tensor.shape().to_vec();
-            self.error = Some(Error::Shape { path, key, expected: expected_shape, found });
-            return None;
-        }
-        match decode(tensor) {
-            Some(values) if is_transposed => Some(transposed(&values, expected_shape[0])),
-            Some(values) => Some(values),
-            None => {
-                let found = format!("{:?}", tensor.dtype());
-                self.error = Some(Error::Dtype { path, key, expected, found });
+        let place = self.position.place(self.layout);
+        match self.values(&place, shape, expected, decode) {
+            Ok(values) => values,
+            Err(error) => {
+                self.error = Some(error);
                 None
             }
         }
     }
-}
 
-fn floats(tensor: &TensorView<'_>) -> Option<Vec<f32>> {
-    let data = tensor.data();
-    let halves = || data.as_chunks::<2>().0.iter().copied();
-    match tensor.dtype() {
-        Dtype::F32 => Some(data.as_chunks::<4>().0.iter().copied().map(f32::from_le_bytes).collect()),
-        Dtype::F16 => Some(halves().map(|bytes| f16::from_le_bytes(bytes).to_f32()).collect()),
-        Dtype::BF16 => Some(halves().map(|bytes| bf16::from_le_bytes(bytes).to_f32()).collect()),
-        _ => None,
-    }
-}
-
-fn integers(tensor: &TensorView<'_>) -> Option<Vec<i64>> {
-    let data = tensor.data();
-    match tensor.dtype() {
-        Dtype::I64 => Some(data.as_chunks::<8>().0.iter().copied().map(i64::from_le_bytes).collect()),
-        Dtype::I32 => Some(
-            data.as_chunks::<4>().0.iter().copied().map(|bytes| i32::from_le_bytes(bytes).into()).collect(),
-        ),
-        _ => None,
+    fn values<T: Copy>(
+        &mut self,
+        place: &Place,
+        shape: &Shape,
+        expected: &'static str,
+        decode: fn(Dtype, &[u8]) -> Option<Vec<T>>,
+    ) -> Result<Option<Vec<T>>, Error> {
+        let (path, key) = (|| self.file.path().to_owned(), || place.key.clone());
+        let Some(tensor) = self.file.tensors.get(&place.key) else {
+            self.missing.insert(key());
+            return Ok(None);
+        };
+        if !self.read.insert(place.clone()) {
+            return Err(Error::DuplicateKey { path: path(), key: key() });
+        }
+        let expected_shape = file_shape(&self.position, self.layout, place, shape);
+        if tensor.shape != expected_shape {
+            let found = tensor.shape.clone();
+            return Err(Error::Shape { path: path(), key: key(), expected: expected_shape, found });
+        }
+        let mut bytes = self.file.read(tensor)?;
+        let mut rows = expected_shape.first().copied().unwrap_or(1);
+        if let Some(part) = place.part {
+            // The file's shape was checked, so the parts divide the rows and the bytes.
+            let len = bytes.len() / part.count;
+            bytes = bytes[part.index * len..(part.index + 1) * len].to_vec();
+            rows /= part.count;
+        }
+        let Some(values) = decode(tensor.dtype, &bytes) else {
+            let found = format!("{:?}", tensor.dtype);
+            return Err(Error::Dtype { path: path(), key: key(), expected, found });
+        };
+        let is_transposed = self.position.is_transposed(self.layout, &place.key);
+        Ok(Some(if is_transposed { transposed(&values, rows) } else { values }))
     }
 }
 
@@ -189,7 +183,7 @@ impl ModuleMapper for Loader<'_> {
     fn map_bool<const D: usize>(&mut self, param: Param<Tensor<D, Bool>>) -> Param<Tensor<D, Bool>> {
         let shape = param.lazy_shape();
         // No checkpoint of these models holds booleans, so none decodes.
-        self.take::<bool>(&shape, "no boolean parameter", |_| None);
+        self.take::<bool>(&shape, "no boolean parameter", |_, _| None);
         param
     }
 }

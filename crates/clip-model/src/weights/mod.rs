@@ -1,14 +1,24 @@
-//! Checkpoints: safetensors files in PyTorch's layout, loaded strictly and saved reproducibly.
+//! Weight files: safetensors and torch files, loaded strictly; safetensors saved reproducibly.
 
+mod archive;
 mod expected;
 mod key_table;
 mod load;
+mod pickle;
 mod save;
+mod tensor_file;
+mod torch_file;
 
+pub use archive::ArchiveError;
 pub use expected::expected_keys;
 pub use key_table::KeyTable;
+use key_table::Place;
+pub(crate) use load::load_tensors;
 pub use load::{key_list, load_safetensors};
+pub use pickle::PickleError;
 pub use save::{SaveDtype, save_safetensors};
+pub use tensor_file::Format;
+pub(crate) use tensor_file::TensorFile;
 
 /// Where a traversal stands in the module tree.
 #[derive(Default)]
@@ -33,8 +43,8 @@ impl Position {
         }
     }
 
-    /// The key of the parameter at this position, with PyTorch's names for the parameters of norms.
-    fn key(&self, table: &KeyTable) -> String {
+    /// The tensor of the parameter at this position, with PyTorch's names for the parameters of norms.
+    fn place(&self, table: &KeyTable) -> Place {
         let container = self.containers.last().map_or("", String::as_str);
         let is_norm = container.strip_prefix("Struct:").is_some_and(|name| {
             ["LayerNorm", "BatchNorm", "GroupNorm", "InstanceNorm", "RmsNorm"].contains(&name)
@@ -48,24 +58,28 @@ impl Position {
             };
             path = format!("{head}.{renamed}");
         }
-        table.to_checkpoint(&path)
+        table.place(&path)
     }
 
-    /// Whether PyTorch stores this parameter as the transpose of burn's: the weight of a linear layer.
-    fn is_transposed(&self) -> bool {
+    /// Whether the file stores this parameter as the transpose of burn's: the weight of a linear layer, in most layouts.
+    fn is_transposed(&self, table: &KeyTable, key: &str) -> bool {
         self.containers.last().is_some_and(|container| container == "Struct:Linear")
             && self.names.last().is_some_and(|name| name == "weight")
+            && !table.is_untransposed(key)
     }
 }
 
-/// The shape that a parameter has in the file, from its shape in the module.
-fn file_shape(position: &Position, layout: &KeyTable, key: &str, shape: &[usize]) -> Vec<usize> {
+/// The shape that the tensor of a parameter has in the file, from the parameter's shape in the module.
+fn file_shape(position: &Position, layout: &KeyTable, place: &Place, shape: &[usize]) -> Vec<usize> {
     let mut shape = shape.to_vec();
-    if position.is_transposed() {
+    if position.is_transposed(layout, &place.key) {
         shape.reverse();
     }
-    if shape == [1] && layout.is_scalar(key) {
+    if shape == [1] && layout.is_scalar(&place.key) {
         shape.clear();
+    }
+    if let (Some(part), Some(rows)) = (place.part, shape.first_mut()) {
+        *rows *= part.count;
     }
     shape
 }

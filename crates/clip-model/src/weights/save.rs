@@ -13,6 +13,7 @@ use burn::store::ModuleSnapshot;
 use burn::tensor::{Bool, Int, Tensor, f16};
 use safetensors::{Dtype, View};
 
+use super::key_table::Place;
 use super::{KeyTable, Position, file_shape, transposed};
 use crate::Error;
 
@@ -108,9 +109,9 @@ impl Saver<'_> {
         Error::Write { path: self.path.to_owned(), source: io::Error::other(cause.to_string()) }
     }
 
-    fn store(&mut self, key: String, dtype: Dtype, shape: &[usize], bytes: Vec<u8>) {
-        let shape = file_shape(&self.position, self.layout, &key, shape);
-        match self.tensors.entry(key) {
+    fn store(&mut self, place: Place, dtype: Dtype, shape: &[usize], bytes: Vec<u8>) {
+        let shape = file_shape(&self.position, self.layout, &place, shape);
+        match self.tensors.entry(place.key) {
             Entry::Vacant(place) => {
                 place.insert(Stored { dtype, shape, bytes });
             }
@@ -143,24 +144,24 @@ impl Saver<'_> {
     }
 
     fn float<const D: usize>(&mut self, param: &Param<Tensor<D>>) -> Result<(), Error> {
-        let key = self.position.key(self.layout);
+        let place = self.position.place(self.layout);
         let tensor = param.transform_for_save().val();
         let shape = tensor.dims();
         let mut values = tensor.try_into_vec_as::<f32>().map_err(|cause| self.unreadable(cause))?;
-        if self.position.is_transposed() {
+        if self.position.is_transposed(self.layout, &place.key) {
             values = transposed(&values, shape[0]);
         }
-        let (dtype, bytes) = self.encode(&key, &values)?;
-        self.store(key, dtype, &shape, bytes);
+        let (dtype, bytes) = self.encode(&place.key, &values)?;
+        self.store(place, dtype, &shape, bytes);
         Ok(())
     }
 
     fn int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) -> Result<(), Error> {
-        let key = self.position.key(self.layout);
+        let place = self.position.place(self.layout);
         let tensor = param.transform_for_save().val();
         let shape = tensor.dims();
         let values = tensor.try_into_vec_as::<i64>().map_err(|cause| self.unreadable(cause))?;
-        self.store(key, Dtype::I64, &shape, values.iter().flat_map(|value| value.to_le_bytes()).collect());
+        self.store(place, Dtype::I64, &shape, values.iter().flat_map(|value| value.to_le_bytes()).collect());
         Ok(())
     }
 }
@@ -188,7 +189,7 @@ impl ModuleVisitor for Saver<'_> {
 
     fn visit_bool<const D: usize>(&mut self, _param: &Param<Tensor<D, Bool>>) {
         if self.error.is_none() {
-            let key = self.position.key(self.layout);
+            let key = self.position.place(self.layout).key;
             let (expected, found) = ("no boolean parameter", "BOOL".to_owned());
             self.error = Some(Error::Dtype { path: self.path.to_owned(), key, expected, found });
         }

@@ -1,70 +1,95 @@
-//! Names and shapes of public checkpoints against what the models expect, without weights.
+//! Names, shapes and dtypes of public checkpoints against what the models expect, without weights.
 
 use clip_model::{
-    Activation, Clip, ClipConfig, KeyTable, ModifiedResNetConfig, TextConfig, VisionConfig,
-    VisionTransformerConfig, expected_keys,
+    Activation, Backbone, Clip, KeyTable, Layout, ModifiedResNetConfig, Pretrained, TextConfig, VisionConfig,
+    expected_keys,
 };
 
 use crate::golden::{device, path};
 
-type Keys = Vec<(String, Vec<usize>)>;
+/// One line of a key list.
+struct Row {
+    key: String,
+    shape: Vec<usize>,
+    /// The columns after the shape.
+    rest: Vec<String>,
+}
 
-fn list(name: &str) -> Keys {
+fn list(name: &str) -> Vec<Row> {
     let text = std::fs::read_to_string(path(name)).unwrap();
     let parse =
         |shape: &str| shape.split(',').filter(|n| !n.is_empty()).map(|n| n.parse().unwrap()).collect();
-    text.lines()
-        .map(|line| line.split_once('\t').unwrap())
-        .map(|(key, s)| (key.to_owned(), parse(s)))
-        .collect()
+    let row = |line: &str| {
+        let mut columns = line.split('\t');
+        let (key, shape) = (columns.next().unwrap().to_owned(), parse(columns.next().unwrap()));
+        Row { key, shape, rest: columns.map(str::to_owned).collect() }
+    };
+    text.lines().map(row).collect()
 }
 
-fn text_config() -> TextConfig {
-    TextConfig {
-        vocab_size: 49408,
-        hidden_size: 512,
-        intermediate_size: 2048,
-        num_hidden_layers: 12,
-        num_attention_heads: 8,
-        max_position_embeddings: 77,
-        hidden_act: Activation::QuickGelu,
-        layer_norm_eps: 1e-5,
-        eos_token_id: 2,
-        bos_token_id: 0,
+/// Names and shapes of the rows that a parameter must read; the others the table must allow.
+fn required(rows: &[Row], is_extra: impl Fn(&Row) -> bool) -> Vec<(String, Vec<usize>)> {
+    let required = rows.iter().filter(|row| !is_extra(row));
+    required.map(|row| (row.key.clone(), row.shape.clone())).collect()
+}
+
+fn clip(backbone: &str) -> Clip {
+    Backbone::by_name(backbone).unwrap().config(Activation::QuickGelu).init(&device())
+}
+
+/// Backbones of both of open_clip's and OpenAI's files with their key lists.
+const OPEN_CLIP: [(&str, &str); 6] = [
+    ("RN50", "rn50"),
+    ("RN101", "rn101"),
+    ("RN50x4", "rn50x4"),
+    ("ViT-B/32", "vit_b_32"),
+    ("ViT-B/16", "vit_b_16"),
+    ("ViT-L/14", "vit_l_14"),
+];
+
+#[test]
+fn open_clip_files_have_the_expected_keys() {
+    for (backbone, name) in OPEN_CLIP {
+        let clip = clip(backbone);
+        let rows = list(&format!("{name}.keys.tsv"));
+        let is_extra = |row: &Row| row.rest[0] == "-" || row.key.ends_with("num_batches_tracked");
+        let expected = expected_keys(&clip, &clip.key_table_of(Layout::OpenClip));
+        assert_eq!(expected, required(&rows, is_extra), "{backbone}");
+        assert!(rows.iter().all(|row| is_extra(row) || row.rest[0] == "F32"), "{backbone}");
     }
 }
 
-fn clip(vision_config: VisionConfig, projection_dim: usize) -> Clip {
-    ClipConfig { text_config: text_config(), vision_config, projection_dim, logit_scale_init_value: 2.6592 }
-        .init(&device())
+#[test]
+fn openai_files_have_the_expected_keys() {
+    for (backbone, name) in OPEN_CLIP {
+        let clip = clip(backbone);
+        let rows = list(&format!("{name}.keys.tsv"));
+        let extras: Vec<&Row> = rows.iter().filter(|row| row.rest[1] == "I64").collect();
+        let names = ["context_length", "input_resolution", "num_batches_tracked", "vocab_size"];
+        assert!(extras.iter().all(|row| names.iter().any(|name| row.key.ends_with(name))), "{backbone}");
+        let expected = expected_keys(&clip, &clip.key_table_of(Layout::OpenAi));
+        assert_eq!(expected, required(&rows, |row| row.rest[1] == "I64"), "{backbone}");
+        // Convolutions, linear layers, attention and projections are halves, everything else is not.
+        for row in rows.iter().filter(|row| row.rest[1] == "F16") {
+            let kinds = ["conv", "downsample", "proj", "c_fc"];
+            assert!(kinds.iter().any(|kind| row.key.contains(kind)), "{backbone}: {}", row.key);
+        }
+    }
 }
 
 #[test]
-fn clip_vit_base_patch16_has_the_published_keys() {
-    let vision = VisionTransformerConfig {
-        hidden_size: 768,
-        intermediate_size: 3072,
-        num_hidden_layers: 12,
-        num_attention_heads: 12,
-        image_size: 224,
-        patch_size: 16,
-        hidden_act: Activation::QuickGelu,
-        layer_norm_eps: 1e-5,
-    };
-    let clip = clip(VisionConfig::VisionTransformer(vision), 512);
-    assert_eq!(expected_keys(&clip, &clip.key_table()), list("clip_vit_base_patch16.keys.tsv"));
-}
-
-#[test]
-fn rn50_has_the_published_keys() {
-    let vision = ModifiedResNetConfig { layers: [3, 4, 6, 3], width: 64, heads: 32, image_size: 224 };
-    let clip = clip(VisionConfig::ModifiedResNet(vision), 1024);
-    let mut keys = expected_keys(&clip, &clip.key_table());
-    keys.retain(|(key, _)| key.starts_with("visual."));
-    // Counters of training steps, which nothing reads.
-    let mut published = list("rn50_visual.keys.tsv");
-    published.retain(|(key, _)| !key.ends_with("num_batches_tracked"));
-    assert_eq!(keys, published);
+fn transformers_files_have_the_expected_keys() {
+    for (backbone, name) in [
+        ("ViT-B/32", "clip_vit_base_patch32"),
+        ("ViT-B/16", "clip_vit_base_patch16"),
+        ("ViT-L/14", "clip_vit_large_patch14"),
+    ] {
+        let clip = clip(backbone);
+        let rows = list(&format!("{name}.keys.tsv"));
+        let expected = expected_keys(&clip, &clip.key_table_of(Layout::Transformers));
+        assert_eq!(expected, required(&rows, |row| row.rest[1] == "extra"), "{backbone}");
+        assert_eq!(rows.iter().filter(|row| row.rest[1] == "extra").count(), 2, "{backbone}");
+    }
 }
 
 #[test]
@@ -75,8 +100,63 @@ fn stable_diffusion_2_text_encoder_has_the_published_keys() {
         num_hidden_layers: 23,
         num_attention_heads: 16,
         hidden_act: Activation::Gelu,
-        ..text_config()
+        ..Backbone::by_name("ViT-B/32").unwrap().config(Activation::Gelu).text_config
     };
     let table = KeyTable::new().with_prefix("text_model");
-    assert_eq!(expected_keys(&config.init(&device()), &table), list("sd2_text_encoder.keys.tsv"));
+    let rows = list("sd2_text_encoder.keys.tsv");
+    assert_eq!(expected_keys(&config.init(&device()), &table), required(&rows, |_| false));
+}
+
+#[test]
+fn registry_holds_what_open_clip_publishes() {
+    let rows = std::fs::read_to_string(path("pretrained.tsv")).unwrap();
+    let ours: Vec<String> = Pretrained::all()
+        .iter()
+        .map(|weights| {
+            let activation = match weights.activation {
+                Activation::QuickGelu => "quick_gelu",
+                Activation::Gelu => "gelu",
+            };
+            [
+                weights.backbone,
+                weights.tag,
+                activation,
+                // The values as the script prints them; the table's are the nearest f32.
+                if weights.mean[0] == 0.5 { "0.5" } else { "0.48145466" },
+                &weights.url().unwrap_or_default(),
+                weights.sha256.unwrap_or_default(),
+                weights.open_clip_repo.unwrap_or_default(),
+            ]
+            .join("\t")
+        })
+        .collect();
+    assert_eq!(ours, rows.lines().collect::<Vec<_>>());
+    assert!(Pretrained::all().iter().all(|weights| Backbone::by_name(weights.backbone).is_ok()));
+}
+
+#[test]
+fn backbones_answer_to_all_their_names() {
+    for (name, known) in [
+        ("ViT-B/32", "ViT-B/32"),
+        ("ViT-B-32", "ViT-B/32"),
+        ("vit-b-16", "ViT-B/16"),
+        ("ViT-B-32-quickgelu", "ViT-B/32"),
+        ("RN50-quickgelu", "RN50"),
+        ("ViT-L/14@336px", "ViT-L/14@336px"),
+        ("ViT-L-14-336", "ViT-L/14@336px"),
+        ("rn50x4", "RN50x4"),
+    ] {
+        assert_eq!(Backbone::by_name(name).unwrap().name, known);
+    }
+    let error = Backbone::by_name("ViT-Q/32").unwrap_err().to_string();
+    assert!(error.starts_with("unknown backbone `ViT-Q/32`; known: RN50, RN101"), "{error}");
+    let error = Pretrained::by_name("RN101", "laion2b").unwrap_err().to_string();
+    assert_eq!(error, "unknown weights `laion2b`; known: openai, yfcc15m");
+    let VisionConfig::ModifiedResNet(vision) =
+        Backbone::by_name("RN50x4").unwrap().config(Activation::QuickGelu).vision_config
+    else {
+        panic!("not a ResNet")
+    };
+    let expected = ModifiedResNetConfig { layers: [4, 6, 10, 6], width: 80, heads: 40, image_size: 288 };
+    assert_eq!(vision, expected);
 }

@@ -1,10 +1,14 @@
 //! Integration tests of `clip-model`: parity with the reference implementations, strict loading, tokenizer, preprocessing.
 #![allow(clippy::print_stderr)] // measured differences belong in the test log
 
+mod checkpoints;
 mod config;
+mod decode;
 mod golden;
+mod hostile;
 mod keys;
 mod parity;
 mod preprocess;
 mod tokenizer;
+mod torch_files;
 mod weights;

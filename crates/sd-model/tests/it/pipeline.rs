@@ -186,7 +186,10 @@ fn a_broken_folder_names_the_file() {
         let broken = folder.path().join(file);
         std::fs::remove_file(&broken).unwrap();
         let error = StableDiffusion::from_folder(folder.path(), &device).unwrap_err().to_string();
-        assert!(error.contains(&broken.display().to_string()), "{file} missing: {error}");
+        // A tokenizer may have other files instead: its error names the folder and all of them.
+        let (parent, name) =
+            (broken.parent().unwrap().display().to_string(), file.rsplit('/').next().unwrap());
+        assert!(error.contains(&parent) && error.contains(name), "{file} missing: {error}");
         if file == "tokenizer/merges.txt" {
             continue; // one word on a line is checked by the tokenizer's own tests
         }

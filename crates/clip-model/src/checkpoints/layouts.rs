@@ -1,0 +1,99 @@
+//! The layouts of CLIP's tensors and how each spells the parameters.
+
+use crate::model::{Clip, VisionTower};
+use crate::weights::TensorFile;
+use crate::{Error, KeyTable};
+
+/// How the tensors of a checkpoint are named and cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Layout {
+    /// OpenAI's TorchScript files and their state dicts: open_clip's names and three numbers beside.
+    OpenAi,
+    /// open_clip: query, key and value in one tensor, projections as bare matrices.
+    OpenClip,
+    /// transformers' `CLIPModel`; a modified ResNet stands below `visual.` as in open_clip.
+    Transformers,
+}
+
+/// Keys of this crate's modules that open_clip spells otherwise, in both towers.
+const OPEN_CLIP_NAMES: &[(&str, &str)] = &[
+    ("text_model.embeddings.token_embedding", "token_embedding"),
+    ("text_model.embeddings.position_embedding.weight", "positional_embedding"),
+    ("text_model.encoder.layers", "transformer.resblocks"),
+    ("text_model.final_layer_norm", "ln_final"),
+    ("text_projection.weight", "text_projection"),
+    ("visual_projection.weight", "visual.proj"),
+    ("vision.embeddings.class_embedding", "visual.class_embedding"),
+    ("vision.embeddings.patch_embedding", "visual.conv1"),
+    ("vision.embeddings.position_embedding.weight", "visual.positional_embedding"),
+    ("vision.pre_layrnorm", "visual.ln_pre"),
+    ("vision.post_layernorm", "visual.ln_post"),
+    ("vision.encoder.layers", "visual.transformer.resblocks"),
+    ("vision", "visual"),
+    ("layer_norm1", "ln_1"),
+    ("layer_norm2", "ln_2"),
+    ("self_attn.out_proj", "attn.out_proj"),
+    ("mlp.fc1", "mlp.c_fc"),
+    ("mlp.fc2", "mlp.c_proj"),
+    ("downsample.conv", "downsample.0"),
+    ("downsample.bn", "downsample.1"),
+];
+
+/// Tensors that no parameter reads: the causal mask of old files and, in ResNets, counters of training steps.
+const OPEN_CLIP_EXTRAS: &[&str] = &["attn_mask", "num_batches_tracked"];
+
+/// Numbers that OpenAI's files hold as tensors, in the order of [`super::infer::check_numbers`].
+pub(super) const OPENAI_NUMBERS: [&str; 3] = ["input_resolution", "context_length", "vocab_size"];
+
+impl Layout {
+    /// Tells the layout from the keys.
+    pub(super) fn of(file: &TensorFile) -> Result<Self, Error> {
+        let has = |prefix: &str| file.tensors.keys().any(|key| key.starts_with(prefix));
+        if has("text_model.") {
+            return Ok(Layout::Transformers);
+        }
+        if has("transformer.resblocks.") {
+            // TorchScript alone does not tell: open_clip writes it too, without the numbers.
+            let is_openai = file.tensors.contains_key(OPENAI_NUMBERS[0]);
+            return Ok(if is_openai { Layout::OpenAi } else { Layout::OpenClip });
+        }
+        Err(Error::UnknownLayout {
+            path: file.path().to_owned(),
+            count: file.tensors.len(),
+            first: file.tensors.keys().take(3).cloned().collect(),
+        })
+    }
+
+    /// How the parameters of a model are spelled.
+    pub(super) fn key_table(self, clip: &Clip) -> KeyTable {
+        if self == Layout::Transformers {
+            return clip.key_table();
+        }
+        let mut table = OPEN_CLIP_NAMES
+            .iter()
+            .fold(KeyTable::new(), |table, (module, checkpoint)| table.with_rule(module, checkpoint))
+            .with_scalar("logit_scale")
+            .with_untransposed("text_projection");
+        for parameter in ["weight", "bias"] {
+            let parts = ["q", "k", "v"].map(|name| format!("self_attn.{name}_proj.{parameter}"));
+            table =
+                table.with_stack(&parts.each_ref().map(String::as_str), &format!("attn.in_proj_{parameter}"));
+        }
+        if matches!(clip.vision, VisionTower::VisionTransformer(_)) {
+            table = table.with_untransposed("visual.proj");
+        }
+        let numbers: &[&str] = if self == Layout::OpenAi { &OPENAI_NUMBERS } else { &[] };
+        let extras = OPEN_CLIP_EXTRAS.iter().chain(numbers);
+        extras.fold(table, |table, extra| table.with_allowed_extra(extra))
+    }
+}
+
+impl std::fmt::Display for Layout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Layout::OpenAi => "OpenAI",
+            Layout::OpenClip => "open_clip",
+            Layout::Transformers => "transformers",
+        })
+    }
+}
