@@ -29,7 +29,7 @@ pub use checkpoints::{
 pub use config::{
     Activation, ClipConfig, ModifiedResNetConfig, TextConfig, VisionConfig, VisionTransformerConfig,
 };
-pub use decode::{DecodedImage, MAX_IMAGE_PIXELS, jpeg_decoder, to_rgb};
+pub use decode::{DecodedImage, MAX_IMAGE_PIXELS, jpeg_decoder};
 pub use error::Error;
 pub use model::{Clip, VisionTower, normalize};
 pub use preprocess::{CLIP_MEAN, CLIP_STD, Preprocess};

@@ -10,7 +10,7 @@ use artifacts::{
     Shard,
 };
 use burn::tensor::{Device, Tensor, TensorData};
-use clip_model::{Checkpoint, Preprocess, VisionConfig, to_rgb};
+use clip_model::{Checkpoint, DecodedImage, Preprocess, VisionConfig, jpeg_decoder};
 use flier_model::run::{EMA_FILE, RUN_FILE, WEIGHTS_FILE};
 use flier_model::{Classifier, RunDescription, TrainedClassifier};
 use image::RgbImage;
@@ -59,7 +59,8 @@ pub fn run(
     progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Ending, Error> {
     let started = Instant::now();
-    let writer = ArtifactWriter::open(settings.store, unit, 1, FileContext::new(env!("CARGO_PKG_VERSION")))?;
+    let context = FileContext::new(env!("CARGO_PKG_VERSION")).with("jpeg_decoder", jpeg_decoder());
+    let writer = ArtifactWriter::open(settings.store, unit, 1, context)?;
     if !writer.missing_parts(settings.shard).is_empty() {
         let run = TrainedRun::open(unit, spec, settings)?;
         let rows = match spec.source {
@@ -249,12 +250,15 @@ fn decode(batch: &[ImageRow], reader: &ArtifactReader) -> Result<(Vec<Labelled>,
         let Some(label) = row.label else {
             return Err(Error::Unlabelled { sample_id: row.sample_id.clone(), split: row.split.clone() });
         };
-        let decoded = image::load_from_memory(&row.image.bytes).map_err(|source| Error::Image {
-            name: row.image.path.clone(),
-            artifact: reader.record().id.to_string(),
-            source,
-        })?;
-        images.push(to_rgb(decoded));
+        let decoded =
+            DecodedImage::from_bytes(&row.image.bytes, Path::new(&row.image.path)).map_err(|source| {
+                Error::Image {
+                    name: row.image.path.clone(),
+                    artifact: reader.record().id.to_string(),
+                    source,
+                }
+            })?;
+        images.push(decoded.into_rgb());
         labelled.push(Labelled { sample_id: row.sample_id.clone(), split: row.split.clone(), label });
     }
     Ok((labelled, images))

@@ -153,9 +153,9 @@ pub fn locate(dir: &Path) -> Result<(Store, ArtifactId), Error> {
 fn decode(row: ImageRow, side: usize) -> Result<TrainingImage, Error> {
     let refuse =
         |expected: String, found: String| Error::Image { sample_id: row.sample_id.clone(), expected, found };
-    let image = image::load_from_memory(&row.image.bytes)
-        .map_err(|error| refuse("a PNG or JPEG file".to_owned(), error.to_string()))?;
-    let image = clip_model::to_rgb(image);
+    let image = clip_model::DecodedImage::from_bytes(&row.image.bytes, Path::new(&row.image.path))
+        .map_err(|error| refuse("a PNG or JPEG file".to_owned(), error.to_string()))?
+        .into_rgb();
     let (width, height) = image.dimensions();
     if width as usize != side || height as usize != side {
         return Err(refuse(format!("{side} x {side} pixels"), format!("{width} x {height}")));

@@ -22,6 +22,7 @@ struct View<'a> {
     sample_id: &'a str,
     split: &'a str,
     label: u32,
+    path: &'a str,
     bytes: &'a [u8],
     view: u32,
 }
@@ -59,6 +60,7 @@ pub fn encode(
                 sample_id: &row.sample_id,
                 split: &row.split,
                 label: *label,
+                path: &row.image.path,
                 bytes: &row.image.bytes,
                 view,
             })
@@ -133,7 +135,7 @@ fn encode_batch(
     let size = backbone.preprocess.image_size;
     let mut values = vec![0.0; batch.len() * 3 * size * size];
     values.par_chunks_mut(3 * size * size).zip(batch).try_for_each(|(values, view)| {
-        let image = decode(view.bytes).map_err(|source| Error::Image {
+        let image = decode(view.bytes, view.path).map_err(|source| Error::Image {
             artifact: Box::new(artifact.clone()),
             sample_id: view.sample_id.to_owned(),
             source,

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::path::Path;
 
 use artifacts::{ArtifactReader, ImageRow, LatentRow};
-use clip_model::to_rgb;
+use clip_model::DecodedImage;
 use image::RgbImage;
 
 use crate::Error;
@@ -50,7 +51,7 @@ impl TrainingImages {
                 if !is_training_split(&row.split) {
                     return Err(Error::HeldOutSplit { artifact: id(), split: row.split });
                 }
-                let image = decode(&row.image.bytes).map_err(|source| Error::Image {
+                let image = decode(&row.image.bytes, &row.image.path).map_err(|source| Error::Image {
                     artifact: id(),
                     sample_id: row.sample_id.clone(),
                     source,
@@ -127,7 +128,7 @@ pub fn generated_samples(
             let (class, prompt, sample) = *place.key();
             place.remove();
             let sample_id = format!("{class}/{prompt}/{sample}");
-            let image = decode(&row.image_png).map_err(|source| Error::Image {
+            let image = decode(&row.image_png, &row.image_path).map_err(|source| Error::Image {
                 artifact: id(),
                 sample_id: sample_id.clone(),
                 source,
@@ -185,7 +186,7 @@ fn choose_generated(
     Ok(chosen)
 }
 
-/// Decodes PNG or JPEG to 8-bit RGB.
-pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, image::ImageError> {
-    Ok(to_rgb(image::load_from_memory(bytes)?))
+/// Decodes PNG or JPEG to 8-bit RGB, as Pillow's `convert("RGB")` does; `path` names the image in errors.
+pub(crate) fn decode(bytes: &[u8], path: &str) -> Result<RgbImage, clip_model::Error> {
+    Ok(DecodedImage::from_bytes(bytes, Path::new(path))?.into_rgb())
 }

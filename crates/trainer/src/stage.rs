@@ -6,7 +6,7 @@ use std::time::Instant;
 use artifacts::{ArtifactReader, ArtifactWriter, FileContext, FileSource, Outcome, SchemaInfo, Shard};
 use burn::store::ModuleSnapshot;
 use burn::tensor::{Device, Tensor};
-use clip_model::{KeyTable, SaveDtype, save_safetensors};
+use clip_model::{KeyTable, SaveDtype, jpeg_decoder, save_safetensors};
 use flier_model::run::{EMA_FILE, LOG_FILE, RUN_FILE, WEIGHTS_FILE};
 use flier_model::{Classifier, EpochSummary, RunDescription, Selection, SelectionRule, ZeroShot};
 use pipeline_spec::spec::{
@@ -62,7 +62,7 @@ pub enum Ending {
 pub fn run(unit: &Unit, settings: &Settings<'_>, control: &mut Control<'_>) -> Result<Ending, Error> {
     let started = Instant::now();
     unit.check()?;
-    let context = FileContext::new(env!("CARGO_PKG_VERSION"));
+    let context = FileContext::new(env!("CARGO_PKG_VERSION")).with("jpeg_decoder", jpeg_decoder());
     let writer = match &unit.spec {
         StageSpec::Features(_) | StageSpec::Checkpoints(_) => {
             ArtifactWriter::open(settings.store, unit, 1, context)?

@@ -52,7 +52,7 @@ pub fn unit(kind: ArtifactKind) -> Unit {
         ArtifactKind::Features => json!({ "dataset": "odd", "backbone": checkpoint, "splits": ["train"],
             "view": { "kind": "center" } }),
         ArtifactKind::Checkpoints => json!({ "dataset": "odd", "run": "run-1", "method_name": "zero-shot",
-            "backbone": checkpoint, "seed": 1, "templates": ["a {}"], "method": { "kind": "zero-shot" } }),
+            "backbone": checkpoint, "seed": 1, "class_texts": { "kind": "templates", "templates": ["a {}"] }, "method": { "kind": "zero-shot" } }),
         ArtifactKind::Predictions => json!({ "dataset": "odd", "run": "run-1", "splits": ["test"],
             "source": "images", "weights": "raw" }),
         ArtifactKind::Metrics => json!({ "dataset": "odd", "run": "run-1" }),

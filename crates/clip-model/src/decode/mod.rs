@@ -10,7 +10,7 @@ mod png;
 use std::fs;
 use std::path::Path;
 
-use image::{DynamicImage, RgbImage};
+use image::RgbImage;
 
 pub use jpeg::jpeg_decoder;
 
@@ -186,21 +186,6 @@ fn cmyk_to_rgb([cyan, magenta, yellow, black]: &[u8; 4]) -> [u8; 3] {
 
 fn without_alpha(samples: &[u8]) -> Vec<u8> {
     samples.as_chunks::<4>().0.iter().flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect()
-}
-
-/// Colour as Pillow's `convert("RGB")` gives it for 8-bit images: alpha is dropped, not blended; grey is repeated.
-///
-/// For images that the `image` crate has decoded; [`DecodedImage`] covers the other modes.
-pub fn to_rgb(image: DynamicImage) -> RgbImage {
-    match image {
-        DynamicImage::ImageRgb8(image) => image,
-        DynamicImage::ImageRgba8(image) => {
-            let (width, height) = image.dimensions();
-            let samples = without_alpha(image.as_raw());
-            RgbImage::from_raw(width, height, samples).expect("three samples were kept per pixel")
-        }
-        other => other.into_rgb8(),
-    }
 }
 
 /// Refuses what would take too much memory: `capacity` is the number of pixels that the file's bytes can hold.

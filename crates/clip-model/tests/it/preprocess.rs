@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use clip_model::{Error, Preprocess, resize_bicubic, to_rgb};
-use image::{DynamicImage, GrayAlphaImage, GrayImage, RgbImage, RgbaImage};
+use clip_model::{Error, Preprocess, resize_bicubic};
+use image::RgbImage;
 use serde_json::{Value, json};
 
 use crate::golden::{Golden, device};
@@ -47,16 +47,6 @@ fn pixel_values_equal_torchvision() {
         samples += expected.len();
     }
     eprintln!("0 of {samples} samples differ");
-}
-
-#[test]
-fn alpha_is_dropped_and_grey_repeated() {
-    let rgba = RgbaImage::from_raw(1, 1, vec![10, 20, 30, 0]).unwrap();
-    assert_eq!(to_rgb(DynamicImage::ImageRgba8(rgba)).into_raw(), [10, 20, 30]);
-    let grey = GrayImage::from_raw(1, 1, vec![7]).unwrap();
-    assert_eq!(to_rgb(DynamicImage::ImageLuma8(grey)).into_raw(), [7, 7, 7]);
-    let grey = GrayAlphaImage::from_raw(1, 1, vec![7, 0]).unwrap();
-    assert_eq!(to_rgb(DynamicImage::ImageLumaA8(grey)).into_raw(), [7, 7, 7]);
 }
 
 fn read(value: &Value) -> Result<Preprocess, Error> {

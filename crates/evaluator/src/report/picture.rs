@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
+use std::path::Path;
 
 use artifacts::{ArtifactReader, FewshotRow, ImageRow, LatentRow};
+use clip_model::DecodedImage;
 use image::codecs::png::{CompressionType, FilterType as PngFilter, PngEncoder};
 use image::imageops::{self, FilterType};
-use image::{Rgb, RgbImage};
+use image::{DynamicImage, Rgb, RgbImage};
 use pipeline_spec::{ArtifactId, Plan, StageSpec, Store};
 use plotters::prelude::*;
 
@@ -198,12 +200,13 @@ fn latent_tile(row: &LatentRow, shape: [usize; 3]) -> RgbImage {
 
 /// An image file as a square tile: the largest centred square, resized.
 fn tile(bytes: &[u8], name: &str, artifact: &ArtifactId) -> Result<RgbImage, Error> {
-    let decoded = image::load_from_memory(bytes).map_err(|source| Error::Image {
+    let decoded = DecodedImage::from_bytes(bytes, Path::new(name)).map_err(|source| Error::Image {
         name: name.to_owned(),
         artifact: artifact.to_string(),
         source,
     })?;
-    Ok(decoded.resize_to_fill(TILE, TILE, FilterType::Lanczos3).to_rgb8())
+    let decoded = DynamicImage::ImageRgb8(decoded.into_rgb());
+    Ok(decoded.resize_to_fill(TILE, TILE, FilterType::Lanczos3).into_rgb8())
 }
 
 /// A label over two rows of tiles that stand beside each other.
