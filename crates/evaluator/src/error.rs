@@ -124,7 +124,7 @@ pub enum Error {
         artifact: String,
         /// What the decoder said.
         #[source]
-        source: clip_model::Error,
+        source: Box<clip_model::Error>,
     },
     /// A picture cannot be encoded.
     #[error("cannot encode a picture as PNG")]

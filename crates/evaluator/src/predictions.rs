@@ -255,7 +255,7 @@ fn decode(batch: &[ImageRow], reader: &ArtifactReader) -> Result<(Vec<Labelled>,
                 Error::Image {
                     name: row.image.path.clone(),
                     artifact: reader.record().id.to_string(),
-                    source,
+                    source: Box::new(source),
                 }
             })?;
         images.push(decoded.into_rgb());

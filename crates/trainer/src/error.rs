@@ -94,7 +94,7 @@ pub enum Error {
         sample_id: String,
         /// What the decoder said.
         #[source]
-        source: clip_model::Error,
+        source: Box<clip_model::Error>,
     },
     /// Something is to be chosen on validation images and there are none.
     #[error("field `{field}` is to be chosen on validation images, and the shot list has none; {remedy}")]

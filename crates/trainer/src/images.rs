@@ -187,6 +187,6 @@ fn choose_generated(
 }
 
 /// Decodes PNG or JPEG to 8-bit RGB, as Pillow's `convert("RGB")` does; `path` names the image in errors.
-pub(crate) fn decode(bytes: &[u8], path: &str) -> Result<RgbImage, clip_model::Error> {
+pub(crate) fn decode(bytes: &[u8], path: &str) -> Result<RgbImage, Box<clip_model::Error>> {
     Ok(DecodedImage::from_bytes(bytes, Path::new(path))?.into_rgb())
 }

@@ -203,7 +203,7 @@ fn tile(bytes: &[u8], name: &str, artifact: &ArtifactId) -> Result<RgbImage, Err
     let decoded = DecodedImage::from_bytes(bytes, Path::new(name)).map_err(|source| Error::Image {
         name: name.to_owned(),
         artifact: artifact.to_string(),
-        source,
+        source: Box::new(source),
     })?;
     let decoded = DynamicImage::ImageRgb8(decoded.into_rgb());
     Ok(decoded.resize_to_fill(TILE, TILE, FilterType::Lanczos3).into_rgb8())
