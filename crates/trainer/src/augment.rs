@@ -1,6 +1,6 @@
 //! Views of an image: random resized crop and horizontal flip on 8-bit samples, on the host.
 
-use clip_model::{Preprocess, resize_bicubic};
+use clip_model::resize_bicubic;
 use image::{RgbImage, imageops};
 use rand_core::Rng;
 
@@ -61,23 +61,6 @@ fn central_crop(width: u32, height: u32) -> Crop {
     };
     let (w, h) = (w.clamp(1, width), h.clamp(1, height));
     Crop { left: (width - w) / 2, top: (height - h) / 2, width: w, height: h }
-}
-
-/// Writes the pixel values `[3, S, S]` of a square image of side S: scaled to [0, 1], minus mean, over std.
-///
-/// # Panics
-///
-/// Panics if `values` does not hold `3 * S * S` numbers.
-pub fn write_pixel_values(image: &RgbImage, preprocess: &Preprocess, values: &mut [f32]) {
-    let plane = image.as_raw().len() / 3;
-    assert_eq!(values.len(), 3 * plane, "one value is written per sample");
-    for (channel, values) in values.chunks_exact_mut(plane).enumerate() {
-        let (mean, std) = (preprocess.mean[channel], preprocess.std[channel]);
-        let samples = image.as_raw().iter().skip(channel).step_by(3);
-        for (value, sample) in values.iter_mut().zip(samples) {
-            *value = (f32::from(*sample) / 255.0 - mean) / std;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use pipeline_spec::spec::{FeaturesSpec, ViewAugment};
 use pipeline_spec::{ArtifactId, StageSpec, Unit};
 use rayon::prelude::*;
 
-use crate::augment::{crop_flip, write_pixel_values};
+use crate::augment::crop_flip;
 use crate::backbone::{Backbone, to_vec};
 use crate::images::{decode, is_training_split};
 use crate::random::stream;
@@ -140,7 +140,7 @@ fn encode_batch(
             sample_id: view.sample_id.to_owned(),
             source,
         })?;
-        write_pixel_values(&square_view(&image, view, spec, backbone), &backbone.preprocess, values);
+        backbone.preprocess.write_pixel_values(&square_view(&image, view, spec, backbone), values);
         Ok::<(), Error>(())
     })?;
     let pixel_values = Tensor::<4>::from_data(TensorData::new(values, [batch.len(), 3, size, size]), device);

@@ -5,6 +5,7 @@ use std::fs;
 use clip_model::{Activation, ClipConfig, Error, TextConfig, VisionConfig};
 use serde_json::{Value, json};
 
+use crate::checkpoints::chain;
 use crate::golden::path;
 
 fn changed(change: impl FnOnce(&mut Value)) -> Result<ClipConfig, Error> {
@@ -14,17 +15,6 @@ fn changed(change: impl FnOnce(&mut Value)) -> Result<ClipConfig, Error> {
     let file = dir.path().join("config.json");
     fs::write(&file, value.to_string()).unwrap();
     ClipConfig::from_file(&file)
-}
-
-/// The whole chain of causes.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[test]

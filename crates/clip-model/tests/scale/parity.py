@@ -83,7 +83,7 @@ def with_open_clip(folder, name):
     model = open_clip.CLIP(**config)
     shake_statistics(model)
     pixels, ids = inputs(config["vision_cfg"]["image_size"], 77, 49408)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     state = {key: value.clone().contiguous() for key, value in model.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")
     preprocess = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}

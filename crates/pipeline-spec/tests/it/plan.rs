@@ -136,3 +136,15 @@ fn a_method_may_read_the_prompts_instead_of_the_templates() {
     assert!(readers.len() == 2 && readers.iter().all(|slug| slug.starts_with("zero-shot-prompts")));
     assert_eq!(count(&plan, ArtifactKind::Prompts), 1);
 }
+
+#[test]
+fn texts_of_the_manifest_are_its_templates() {
+    let fixture = Fixture::new();
+    let manifest = "dataset = \"toys\"\ndescription = \"Toys.\"\ntemplates = [\"my toy {}\"]\nsources = []\n\
+                    [form.folder]\nroot = \".\"\n[form.folder.split.percent]\ntrain = 50\nval = 25\ntest = 25\n";
+    std::fs::write(fixture.path("data-manifests/toys.toml"), manifest).unwrap();
+    let by_manifest = outputs_with(&fixture, |p| p.text_classifier = TextClassifierTable::Manifest);
+    let templates = |template: &str| TextClassifierTable::Templates { templates: vec![template.to_owned()] };
+    assert_eq!(by_manifest, outputs_with(&fixture, |p| p.text_classifier = templates("my toy {}")));
+    assert_ne!(by_manifest, outputs_with(&fixture, |p| p.text_classifier = templates("a toy {}")));
+}

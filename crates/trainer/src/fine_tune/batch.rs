@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::plan::Pass;
 use crate::Error;
-use crate::augment::{crop_flip, write_pixel_values};
+use crate::augment::crop_flip;
 use crate::images::{GeneratedSample, LabeledImage};
 use crate::random::stream;
 
@@ -53,17 +53,17 @@ impl<'a> Views<'a> {
         values.par_chunks_mut(3 * size * size).zip(indices).for_each(|(values, &index)| {
             let (source, square) = &self.sources[index];
             match (square, self.augment, pass) {
-                (Some(square), _, _) => write_pixel_values(square, self.preprocess, values),
+                (Some(square), _, _) => self.preprocess.write_pixel_values(square, values),
                 (None, Augment::CropFlip { scale_min }, Some(pass)) => {
                     let (epoch, index) = (pass.epoch.to_string(), index.to_string());
                     let place = [pass.kind.name(), epoch.as_str(), source.sample_id.as_str(), index.as_str()];
                     let mut rng = stream(self.seed, "augment", &place);
                     let view = crop_flip(&source.image, size, scale_min, &mut rng);
-                    write_pixel_values(&view, self.preprocess, values);
+                    self.preprocess.write_pixel_values(&view, values);
                 }
                 (None, ..) => {
                     let square = self.preprocess.square(&source.image);
-                    write_pixel_values(&square, self.preprocess, values);
+                    self.preprocess.write_pixel_values(&square, values);
                 }
             }
         });
