@@ -129,10 +129,10 @@ pub enum Error {
     /// A picture cannot be encoded.
     #[error("cannot encode a picture as PNG")]
     Encode(#[source] image::ImageError),
-    /// A chart cannot be drawn.
-    #[error("cannot draw a chart: {reason}")]
+    /// A chart or a picture cannot be drawn.
+    #[error("cannot draw a picture: {reason}")]
     Drawing {
-        /// What the drawing library said.
+        /// Why: what the drawing library said, or what the data lack.
         reason: String,
     },
     /// The page cannot be rendered.

@@ -170,10 +170,12 @@ struct Generated {
 impl Generated {
     fn read(store: &Store, id: &ArtifactId) -> Result<Self, Error> {
         let reader = ArtifactReader::open(store, id)?;
-        let shape = match *reader.tensor_shape()? {
-            [channels, height, width] => [channels, height, width],
-            _ => [0; 3],
+        let &[channels, height, width] = reader.tensor_shape()? else {
+            let found = reader.tensor_shape()?;
+            let reason = format!("`{id}` holds latents of shape {found:?}, expected [C, H, W]");
+            return Err(Error::Drawing { reason });
         };
+        let shape = [channels, height, width];
         let class_names = reader.class_names()?.to_vec();
         let mut samples: BTreeMap<u32, Vec<Sample>> = BTreeMap::new();
         reader.for_each_part::<LatentRow, Error>(|_, part| {
@@ -181,7 +183,7 @@ impl Generated {
                 let of_class = samples.entry(row.class_id).or_default();
                 if of_class.len() < PER_CLASS {
                     let image = tile(&row.image_png, &row.image_path, id)?;
-                    let latent = latent_tile(&row, shape);
+                    let latent = latent_tile(&row, shape)?;
                     of_class.push(Sample { latent, image });
                 }
             }
@@ -192,10 +194,12 @@ impl Generated {
 }
 
 /// A latent in false colours as a square tile.
-fn latent_tile(row: &LatentRow, shape: [usize; 3]) -> RgbImage {
+fn latent_tile(row: &LatentRow, shape: [usize; 3]) -> Result<RgbImage, Error> {
     let [_, height, width] = shape.map(|size| size as u32);
-    let picture = RgbImage::from_raw(width, height, row.false_colors(shape)).unwrap_or_default();
-    imageops::resize(&picture, TILE, TILE, FilterType::Nearest)
+    let picture = RgbImage::from_raw(width, height, row.false_colors(shape)).ok_or_else(|| {
+        Error::Drawing { reason: format!("latent `{}` does not fill {width} x {height}", row.image_path) }
+    })?;
+    Ok(imageops::resize(&picture, TILE, TILE, FilterType::Nearest))
 }
 
 /// An image file as a square tile: the largest centred square, resized.
