@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 
 use crate::{terminal, workspace};
 
-/// Backbones of the papers, by open_clip's names.
+/// Backbones of the papers, by open_clip's names; RN50x16, RN50x64 and ViT-L-14-336 need more memory.
 const BACKBONES: &str = "RN50,RN101,RN50x4,ViT-B-32,ViT-B-16,ViT-L-14";
 
 /// Compare full-size models on random weights with their reference implementations; prints a Markdown table
@@ -24,6 +24,9 @@ pub struct Parity {
     /// Backbones, by open_clip's names
     #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = BACKBONES)]
     backbones: Vec<String>,
+    /// What the towers compute in: `f32`, `bf16` or `f16`; the references are f32
+    #[arg(long, default_value = "f32")]
+    precision: String,
     /// Folder of the references; made anew if it is not there
     #[arg(long, value_name = "DIR", default_value = "target/parity")]
     folder: PathBuf,
@@ -61,7 +64,8 @@ impl Parity {
         let mut compare = workspace::cargo();
         compare
             .args(["run", "--quiet", "--release", "--package", package, "--example", "parity", "--"])
-            .arg(&folder);
+            .arg(&folder)
+            .args(["--precision", &self.precision]);
         succeed(compare, Path::new("cargo"), "compare")?;
         Ok(ExitCode::SUCCESS)
     }

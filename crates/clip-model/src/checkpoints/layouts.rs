@@ -39,6 +39,9 @@ const OPEN_CLIP_NAMES: &[(&str, &str)] = &[
     ("downsample.bn", "downsample.1"),
 ];
 
+/// Prefix of the text tower in open_clip's `CustomTextCLIP`, which is CLIP otherwise.
+pub(super) const CUSTOM_TEXT: &str = "text.";
+
 /// Tensors that no parameter reads: the causal mask of old files and, in ResNets, counters of training steps.
 const OPEN_CLIP_EXTRAS: &[&str] = &["attn_mask", "num_batches_tracked"];
 

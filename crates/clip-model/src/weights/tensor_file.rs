@@ -2,14 +2,14 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{bf16, f16};
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensorError};
 
 use super::archive::{Region, Source};
-use super::torch_file;
+use super::{sharded, torch_file};
 use crate::Error;
 
 /// Largest header of a safetensors file; that of Stable Diffusion's network has 0.1 MB.
@@ -35,7 +35,9 @@ pub enum Format {
 pub(crate) struct TensorInfo {
     pub dtype: Dtype,
     pub shape: Vec<usize>,
-    /// Index of the region that holds it.
+    /// Index of the shard that holds it.
+    pub(super) shard: usize,
+    /// Index of the region within the shard.
     pub(super) region: usize,
     /// First element within the region.
     pub(super) offset: u64,
@@ -43,10 +45,17 @@ pub(crate) struct TensorInfo {
     pub(super) strides: Option<Vec<usize>>,
 }
 
-/// An open weight file.
+/// An open weight file, or several that an index joins.
 pub(crate) struct TensorFile {
     pub format: Format,
     pub tensors: BTreeMap<String, TensorInfo>,
+    /// The file, or the index.
+    pub(super) path: PathBuf,
+    pub(super) shards: Vec<Shard>,
+}
+
+/// One file with tensors.
+pub(super) struct Shard {
     source: Source,
     regions: Vec<Region>,
     /// Regions whose checksum was found right.
@@ -54,8 +63,11 @@ pub(crate) struct TensorFile {
 }
 
 impl TensorFile {
-    /// Opens a file of any format, told by its first bytes; reads names and shapes only.
+    /// Opens a file of any format, told by its first bytes, or the files of an index (`*.index.json`); reads names and shapes only.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        if sharded::is_index(path) {
+            return sharded::open(path);
+        }
         let source = Source::open(path)?;
         let start = source.bytes(0, source.len.min(16))?.unwrap_or_default();
         if start.starts_with(torch_file::ZIP_MAGIC) {
@@ -92,7 +104,7 @@ impl TensorFile {
             let (first, end) = info.data_offsets;
             let (dtype, shape, region) = (info.dtype, info.shape.clone(), regions.len());
             regions.push(Region { start: start + first as u64, len: (end - first) as u64, checksum: None });
-            tensors.insert(key, TensorInfo { dtype, shape, region, offset: 0, strides: None });
+            tensors.insert(key, TensorInfo { dtype, shape, shard: 0, region, offset: 0, strides: None });
         }
         Ok(Self::new(Format::SafeTensors, source, tensors, regions))
     }
@@ -103,11 +115,13 @@ impl TensorFile {
         tensors: BTreeMap<String, TensorInfo>,
         regions: Vec<Region>,
     ) -> Self {
-        TensorFile { format, tensors, source, regions, verified: RefCell::default() }
+        let path = source.path.clone();
+        let shards = vec![Shard { source, regions, verified: RefCell::default() }];
+        TensorFile { format, tensors, path, shards }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.source.path
+        &self.path
     }
 
     /// Takes a prefix off every key if all of them have it.
@@ -118,6 +132,28 @@ impl TensorFile {
         }
     }
 
+    /// Takes a prefix off the keys that have it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a key is there with and without it.
+    pub(crate) fn lift_prefix(&mut self, prefix: &str) -> Result<(), Error> {
+        for (key, tensor) in std::mem::take(&mut self.tensors) {
+            let lifted = key.strip_prefix(prefix).unwrap_or(&key).to_owned();
+            if self.tensors.insert(lifted, tensor).is_some() {
+                let (path, found) = (self.path().to_owned(), format!("there with and without `{prefix}`"));
+                return Err(Error::Tensor {
+                    path,
+                    key,
+                    field: "name",
+                    expected: "one of them".to_owned(),
+                    found,
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses a file whose tensors together are far larger than itself; only shared regions make that possible.
     pub(crate) fn check_total(&self) -> Result<(), Error> {
         let sizes = self.tensors.values().map(|tensor| {
@@ -126,24 +162,26 @@ impl TensorFile {
             elements.checked_mul(tensor.dtype.bitsize() as u64 / 8)
         });
         let claimed = sizes.sum::<Option<u64>>();
+        let len = self.shards.iter().map(|shard| shard.source.len).fold(0, u64::saturating_add);
         match claimed {
-            Some(claimed) if claimed <= self.source.len.saturating_mul(MAX_SHARING) => Ok(()),
-            _ => Err(Error::OverlappingTensors { path: self.path().to_owned(), len: self.source.len }),
+            Some(claimed) if claimed <= len.saturating_mul(MAX_SHARING) => Ok(()),
+            _ => Err(Error::OverlappingTensors { path: self.path().to_owned(), len }),
         }
     }
 
     /// The tensor's bytes, row-major and little-endian.
     pub(super) fn read(&self, tensor: &TensorInfo) -> Result<Vec<u8>, Error> {
-        let region = &self.regions[tensor.region];
+        let Shard { source, regions, verified } = &self.shards[tensor.shard];
+        let region = &regions[tensor.region];
         let size = tensor.dtype.bitsize() / 8;
         let count: usize = tensor.shape.iter().product();
         if tensor.strides.is_none() && (count * size) as u64 == region.len {
-            let bytes = self.source.region(region)?;
-            self.verified.borrow_mut().insert(tensor.region);
+            let bytes = source.region(region)?;
+            verified.borrow_mut().insert(tensor.region);
             return Ok(bytes);
         }
-        if self.verified.borrow_mut().insert(tensor.region) {
-            self.source.verify(region)?;
+        if verified.borrow_mut().insert(tensor.region) {
+            source.verify(region)?;
         }
         // Elements that the strides reach; the offset and they were checked against the region when the file was opened.
         let reach = match &tensor.strides {
@@ -154,7 +192,7 @@ impl TensorFile {
             }
         };
         let start = region.start + tensor.offset * size as u64;
-        let bytes = self.source.bytes(start, (reach * size) as u64)?.unwrap_or_default();
+        let bytes = source.bytes(start, (reach * size) as u64)?.unwrap_or_default();
         Ok(match &tensor.strides {
             Some(strides) if count > 0 => gathered(&bytes, size, &tensor.shape, strides),
             _ => bytes,
