@@ -7,7 +7,6 @@ use stage_cli as _;
 
 use std::time::Instant;
 
-use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use clap::Parser;
 use clip_model::{Activation, Backbone};
@@ -51,16 +50,15 @@ fn main() {
         pool: Pool::MeanPatch,
         latent: None,
     };
-    let mut rng = random::stream(1, "bench", &[]);
-    let model = FlierModel::from_clip(clip.init(&device), &config, &HeadInit::NearZero, &device, &mut rng);
     let mut autodiff = device.clone().autodiff();
     if args.gradient_checkpointing {
         autodiff = autodiff.gradient_checkpointing();
     }
-    let mut model = parameters::freeze(model.expect("it fits").train(), layers::is_patch_conv);
-    if args.gradient_checkpointing {
-        model = model.to_device(&autodiff);
-    }
+    // Every tensor of a graph must have one strategy, so the model is made under it.
+    let mut rng = random::stream(1, "bench", &[]);
+    let clip = clip.init(&autodiff);
+    let model = FlierModel::from_clip(clip, &config, &HeadInit::NearZero, &autodiff, &mut rng);
+    let mut model = parameters::freeze(model.expect("it fits"), layers::is_patch_conv);
     let adamw = AdamWConfig { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8 };
     let rule = ParameterRule { learning_rate_scale: 1.0, weight_decay: 0.05 };
     let mut optimizer = AdamW::new(&model, adamw, |_, _| rule);

@@ -4,6 +4,7 @@
 mod checkpoints;
 mod config;
 mod decode;
+mod fetch;
 mod golden;
 mod hostile;
 mod keys;
