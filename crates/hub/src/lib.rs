@@ -171,15 +171,14 @@ impl Hub {
 
     fn failed(&self, repo: &str, file: &str, source: ApiError) -> Result<Option<PathBuf>, Error> {
         let (repo, endpoint) = (repo.to_owned(), self.endpoint.clone());
-        match &source {
-            ApiError::RequestError(error) => match **error {
+        if let ApiError::RequestError(error) = &source {
+            match **error {
                 ureq::Error::StatusCode(404) => return Ok(None),
                 ureq::Error::StatusCode(status @ (401 | 403)) => {
                     return Err(Error::Refused { repo, endpoint, status });
                 }
                 _ => {}
-            },
-            _ => {}
+            }
         }
         Err(Error::Request { repo, file: file.to_owned(), endpoint, source: Box::new(source) })
     }

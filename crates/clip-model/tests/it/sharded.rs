@@ -77,8 +77,9 @@ fn missing_file_of_an_index_is_named() {
 
 #[test]
 fn index_and_files_that_disagree_are_refused() {
+    type Damage<'a> = &'a dyn Fn(&Path);
     let key = "logit_scale";
-    let cases: [(&dyn Fn(&Path), &str, &str); 4] = [
+    let cases: [(Damage<'_>, &str, &str); 4] = [
         // A tensor in two files: the other file gets it too.
         (&|dir| fs::copy(dir.join(FIRST), dir.join(SECOND)).map(drop).unwrap(), SECOND, FIRST),
         (&|dir| edit(dir, |map| drop(map.insert(key.into(), json!(SECOND)))), FIRST, SECOND),
