@@ -13,6 +13,10 @@ use burn::tensor::{Device, Distribution, Gradients, Int, Tensor, TensorData};
 use clap::{Parser, ValueEnum};
 use clip_model::{Activation, Backbone, Clip};
 
+/// The allocator of the stages.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 struct Args {
     /// What is timed.

@@ -1,11 +1,10 @@
 //! The operations and their gradients made of ordinary burn operations: right on every back end, and the fast ones'
 //! measure.
 
-use burn::backend::ops::attention::attention_fallback;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::Shape;
 use burn::tensor::ops::{AttentionModuleOptions, ConvOptions};
+use burn::tensor::{Shape, TensorData};
 
 use crate::extension::{Activation, Convolution, NormGradients, NormState, ProductGradients};
 
@@ -143,13 +142,12 @@ pub(crate) fn attention_gradients<B: Backend>(
 ) -> [FloatTensor<B>; 3] {
     let [query, key, value] = operands.map(|x| split::<B>(x, num_heads));
     let (output, grad) = (split::<B>(output, num_heads), split::<B>(grad, num_heads));
-    let [batch, heads, keys, width] = key.shape().dims();
+    let [_, _, keys, width] = key.shape().dims();
     let scale = 1.0 / (width as f64).sqrt();
-    // The weights are the attention over the unit vectors.
-    let unit = B::float_reshape(identity::<B>(keys, &key), Shape::new([1, 1, keys, keys]));
-    let unit = B::float_expand(unit, Shape::new([batch, heads, keys, keys]));
-    let options = AttentionModuleOptions { is_causal, ..Default::default() };
-    let weights = attention_fallback::<B>(query.clone(), key.clone(), unit, None, None, options);
+    let scores = B::float_matmul(query.clone(), B::float_transpose(key.clone()));
+    let scores = B::float_mul_scalar(scores, scale.into());
+    let scores = if is_causal { B::float_add(scores, hidden::<B>(keys, &key)) } else { scores };
+    let weights = B::softmax(scores, 3);
     let of_value = B::float_matmul(B::float_transpose(weights.clone()), grad.clone());
     let of_weights = B::float_matmul(grad.clone(), B::float_transpose(value));
     let along = B::float_sum_dim(B::float_mul(grad, output), 3);
@@ -160,11 +158,10 @@ pub(crate) fn attention_gradients<B: Backend>(
     [of_query, of_key, of_value].map(join::<B>)
 }
 
-/// The unit matrix of `size` on the device and in the type of `like`.
-fn identity<B: Backend>(size: usize, like: &FloatTensor<B>) -> FloatTensor<B> {
-    let mut values = vec![0.0f32; size * size];
-    values.iter_mut().step_by(size + 1).for_each(|value| *value = 1.0);
-    let data = burn::tensor::TensorData::new(values, [size, size]);
+/// Minus infinity where the key comes after the query, else 0: `[1, 1, T, T]` on the device and in the type of `like`.
+fn hidden<B: Backend>(tokens: usize, like: &FloatTensor<B>) -> FloatTensor<B> {
+    let values = (0..tokens * tokens).map(|i| if i % tokens > i / tokens { f32::NEG_INFINITY } else { 0.0 });
+    let data = TensorData::new(values.collect::<Vec<f32>>(), [1, 1, tokens, tokens]);
     B::float_cast(B::float_from_data(data, &like.device()), like.dtype().into())
 }
 

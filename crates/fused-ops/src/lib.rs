@@ -5,7 +5,7 @@
 //! Feature maps are channels-last here, `[B, H, W, C]`: a row of channels is contiguous, so a convolution is a matrix
 //! product whose left rows lie in the image, and a norm is a factor and a summand per column.
 //!
-//! `docs/adr/0008-fused-operations.md` says why the crate exists.
+//! `docs/adr/0009-fused-operations.md` says why the crate exists.
 
 mod autodiff;
 mod composed;

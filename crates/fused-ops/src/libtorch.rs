@@ -17,7 +17,7 @@ impl FusedOps for LibTorch {
         let bias = bias.into_option().map(|bias| bias.tensor);
         let mut y = x.tensor.linear(&weight.tensor.tr(), bias);
         if let Maybe::Given(residual) = residual {
-            y += residual.tensor;
+            y = y.g_add_(&residual.tensor);
         }
         composed::activate::<Self>(FloatTensor::<Self>::new(y), activation)
     }

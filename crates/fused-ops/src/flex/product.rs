@@ -10,11 +10,14 @@ use rayon::prelude::*;
 
 use super::kernel::{Finish, MAX_ROWS, MAX_WIDTH, dot_rows, finish, write};
 use super::left::{Left, Piece, pieces};
-use super::panels::Panels;
+use super::panels::{Panels, panel_width};
 use super::simd::arch;
 
 /// Rows of the result that one task computes at most: with [`super::left::DEPTH`] numbers each they stay in the cache.
 const TASK_ROWS: usize = 96;
+/// Columns of the result that one task computes at most: its part of the result stays in the cache from one group of
+/// pieces to the next.
+const TASK_COLUMNS: usize = 384;
 
 /// A matrix that tasks write disjoint parts of.
 #[derive(Clone, Copy)]
@@ -61,20 +64,24 @@ pub(super) fn product(left: &Left<'_>, rows: usize, right: &Panels, finish: Fini
     let columns = right.columns;
     assert!(finish.bias.is_none_or(|bias| bias.len() == columns), "bias of a product");
     assert!(finish.residual.is_none_or(|residual| residual.len() == rows * columns), "residual of a product");
-    let mut output = vec![0.0; rows * columns];
+    assert!(right.depth > 0, "a product of rows without numbers");
+    let mut output = Vec::with_capacity(rows * columns);
     let groups = pieces(left.taps(), left.channels());
-    let target = Target::new(&mut output, columns);
+    let target = Target { data: output.as_mut_ptr(), stride: columns };
     let threads = rayon::current_num_threads();
     let height = rows.div_ceil(4 * threads).next_multiple_of(2 * MAX_ROWS).min(TASK_ROWS);
     let bands = rows.div_ceil(height.max(1));
     let across = (4 * threads).div_ceil(bands.max(1)).clamp(1, right.count().max(1));
-    let width = right.count().div_ceil(across);
+    let width = right.count().div_ceil(across).min(TASK_COLUMNS / panel_width()).max(1);
+    let across = right.count().div_ceil(width);
     (0..bands * across).into_par_iter().for_each(|task| {
         let (band, part) = (task / across, task % across);
         let rows = band * height..rows.min((band + 1) * height);
         let panels = part * width..right.count().min((part + 1) * width);
         arch().dispatch(Part { left, right, groups: &groups, rows, panels, target, finish });
     });
+    // SAFETY: the vector has that capacity, and the tasks have written every row of every panel.
+    unsafe { output.set_len(rows * columns) };
     output
 }
 

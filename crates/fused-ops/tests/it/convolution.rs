@@ -1,6 +1,6 @@
 //! Convolutions with a norm behind them, and pooling.
 
-use burn::module::{Module, Param, ParamId};
+use burn::module::{Module, Param, ParamId, RunningState};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
@@ -54,9 +54,8 @@ fn conv(case: Case, weight: Tensor<4>) -> Conv2d {
 fn norm(gamma: Tensor<1>, beta: Tensor<1>) -> BatchNorm {
     let (device, count) = (gamma.device(), gamma.dims()[0]);
     let mut norm = BatchNormConfig::new(count).init(&device);
-    let plain = backend::test_device();
-    norm.running_mean.update(random([count], 51, &plain).to_device(&device));
-    norm.running_var.update((random([count], 52, &plain) + 1.5).to_device(&device));
+    norm.running_mean = RunningState::new(random([count], 51, &device).cast(gamma.dtype()));
+    norm.running_var = RunningState::new(random([count], 52, &device).cast(gamma.dtype()) + 1.5);
     (norm.gamma, norm.beta) = (param(gamma), param(beta));
     norm
 }

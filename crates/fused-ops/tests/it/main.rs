@@ -6,7 +6,7 @@ mod convolution;
 mod determinism;
 mod transformer;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 
 /// The plain and the recording device under test.
 fn devices() -> [Device; 2] {
@@ -27,7 +27,7 @@ fn random<const D: usize>(shape: [usize; D], seed: u32, device: &Device) -> Tens
 }
 
 fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-    x.into_data().try_into_vec::<f32>().unwrap()
+    x.into_data().try_into_vec_as::<f32>().unwrap()
 }
 
 /// Asserts that two tensors agree to `tolerance` of the largest value.
@@ -46,6 +46,7 @@ fn assert_close<const D: usize>(actual: Tensor<D>, expected: Tensor<D>, toleranc
 
 /// Asserts that two functions of the same operands agree, and their gradients with respect to all operands.
 ///
+/// Once in f32, and once in f64, which takes the bodies made of ordinary operations on every back end.
 /// Each operand is a tensor of rank `D`; the functions undo what the test did to fit them into one rank.
 fn assert_same<const D: usize, const R: usize>(
     operands: &[Tensor<D>],
@@ -54,21 +55,31 @@ fn assert_same<const D: usize, const R: usize>(
     fused: impl Fn(&[Tensor<D>]) -> Tensor<R>,
     composed: impl Fn(&[Tensor<D>]) -> Tensor<R>,
 ) {
-    let [plain, recording] = devices();
-    let inner: Vec<Tensor<D>> = operands.iter().map(|operand| operand.clone().to_device(&plain)).collect();
-    assert_close(fused(&inner), composed(&inner), tolerance, what);
+    for dtype in [FloatDType::F32, FloatDType::F64] {
+        let operands: Vec<Tensor<D>> = operands.iter().map(|operand| operand.clone().cast(dtype)).collect();
+        assert_same_in_type(&operands, tolerance, &format!("{what}, {dtype:?}"), &fused, &composed);
+    }
+}
+
+fn assert_same_in_type<const D: usize, const R: usize>(
+    operands: &[Tensor<D>],
+    tolerance: f32,
+    what: &str,
+    fused: &dyn Fn(&[Tensor<D>]) -> Tensor<R>,
+    composed: &dyn Fn(&[Tensor<D>]) -> Tensor<R>,
+) {
+    let [_, recording] = devices();
+    assert_close(fused(operands), composed(operands), tolerance, what);
     let run = |function: &dyn Fn(&[Tensor<D>]) -> Tensor<R>| {
-        let leaves: Vec<Tensor<D>> = operands
-            .iter()
-            .map(|operand| Tensor::from_data(operand.to_data(), &recording).require_grad())
-            .collect();
+        let leaves: Vec<Tensor<D>> =
+            operands.iter().map(|operand| operand.clone().autodiff().require_grad()).collect();
         let output = function(&leaves);
-        let weights = random(output.dims(), 99, &recording);
+        let weights = random(output.dims(), 99, &recording).cast(output.dtype());
         let grads = (output.clone() * weights).sum().backward();
         let grads: Vec<_> = leaves.iter().map(|leaf| leaf.grad(&grads)).collect();
         (output.inner(), grads)
     };
-    let ((output, grads), (expected, expected_grads)) = (run(&fused), run(&composed));
+    let ((output, grads), (expected, expected_grads)) = (run(fused), run(composed));
     assert_close(output, expected, tolerance, what);
     for (index, (grad, expected)) in grads.into_iter().zip(expected_grads).enumerate() {
         let (Some(grad), Some(expected)) = (grad, expected) else {

@@ -6,7 +6,7 @@ use super::expect;
 use crate::{DatasetId, Error};
 
 /// Bump when the same spec would yield different logits.
-pub const PREDICTIONS_CODE_VERSION: u32 = 1;
+pub const PREDICTIONS_CODE_VERSION: u32 = 2;
 /// Bump when the same spec would yield different figures.
 pub const METRICS_CODE_VERSION: u32 = 1;
 

@@ -6,7 +6,7 @@ use super::expect;
 use crate::{CheckpointRef, DatasetId, Error, Seed};
 
 /// Bump when the same spec would yield different latents.
-pub const CODE_VERSION: u32 = 1;
+pub const CODE_VERSION: u32 = 2;
 
 /// Latents and images that Stable Diffusion draws from the prompts of a data set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -6,9 +6,9 @@ use super::{InputSlot, expect, slot};
 use crate::{ArtifactKind, CheckpointRef, DatasetId, Error, Seed, Shots};
 
 /// Bump when the same spec would yield different features.
-pub const FEATURES_CODE_VERSION: u32 = 1;
+pub const FEATURES_CODE_VERSION: u32 = 2;
 /// Bump when the same spec would yield different parameters.
-pub const CHECKPOINTS_CODE_VERSION: u32 = 1;
+pub const CHECKPOINTS_CODE_VERSION: u32 = 2;
 
 /// Frozen image features under one backbone, read by every method that does not train the backbone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -120,7 +120,7 @@ fn a_key_is_the_same_on_every_machine_and_in_every_build() {
     )
     .unwrap();
     let description = concat!(
-        r#"{"code_version":1,"inputs":{"prompts":"00112233445566778899aabbccddeeff"},"kind":"latents","#,
+        r#"{"code_version":2,"inputs":{"prompts":"00112233445566778899aabbccddeeff"},"kind":"latents","#,
         r#""schema_version":1,"spec":{"kind":"latents","spec":{"checkpoint":{"digest":"#,
         r#""0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","id":"sd"},"dataset":"toys","#,
         r#""guidance_scale":7.5,"negative_prompt":"","num_inference_steps":4,"num_parts":3,"samples_per_prompt":2,"#,
