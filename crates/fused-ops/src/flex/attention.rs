@@ -98,6 +98,7 @@ impl WithSimd for Forward<'_> {
                     &groups,
                     0..end - first,
                     0..values.count(),
+                    Target::NONE,
                     output,
                     &Finish::NONE,
                 );
@@ -168,7 +169,7 @@ fn scores<S: Simd>(
     assert!(block.len() >= count * keys.columns, "a block of attention weights");
     let target = Target::new(block, keys.columns);
     // SAFETY: the block has room for every row.
-    unsafe { multiply(simd, &left, keys, &groups, 0..count, 0..panels, target, &Finish::NONE) }
+    unsafe { multiply(simd, &left, keys, &groups, 0..count, 0..panels, Target::NONE, target, &Finish::NONE) }
 }
 
 /// Replaces the first `visible` scores by `exp(scale * (score - largest))`, the others by 0; gives the sum.
@@ -274,7 +275,17 @@ impl WithSimd for Backward<'_> {
             unsafe {
                 let target = targets[0].skip(first, 0);
                 let groups = pieces(1, seen);
-                multiply(simd, &left, &keys, &groups, 0..count, 0..keys.count(), target, &Finish::NONE);
+                multiply(
+                    simd,
+                    &left,
+                    &keys,
+                    &groups,
+                    0..count,
+                    0..keys.count(),
+                    Target::NONE,
+                    target,
+                    &Finish::NONE,
+                );
             }
             rows.repack(&Source::matrix(&query[first * stride..], count, stride), width);
             accumulate_rows(simd, &slopes, values.columns, count, seen, &rows, &mut of_key);

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::kernel::Finish;
 use super::left::{Left, Window};
 use super::panels::{Panels, Source};
-use super::product::product;
+use super::product::{Residual, product};
 use super::transposed::transposed_product;
 use crate::extension::{Activation, Convolution};
 
@@ -55,7 +55,7 @@ pub(super) fn convolve(
     images: Images<'_>,
     kernel: Kernel<'_>,
     affine: Option<[&[f32]; 2]>,
-    residual: Option<&[f32]>,
+    residual: Residual<'_>,
     relu: bool,
 ) -> Vec<f32> {
     let ([output, input], taps) = (kernel.channels, kernel.taps());
@@ -71,7 +71,7 @@ pub(super) fn convolve(
     let right = Panels::pack(&source, output, affine.map(|[scale, _]| scale));
     let (left, rows) = images.seen(kernel.shape);
     let activation = if relu { Activation::Relu } else { Activation::Identity };
-    product(&left, rows, &right, Finish { bias: affine.map(|[_, shift]| shift), residual, activation })
+    product(&left, rows, &right, residual, Finish { bias: affine.map(|[_, shift]| shift), activation })
 }
 
 /// The gradient of the images: a convolution with the kernel turned around. `None` for a stride.
@@ -92,7 +92,7 @@ pub(super) fn image_gradient(kernel: Kernel<'_>, grad: Images<'_>) -> Option<Vec
     };
     let padding = [size[0] - 1 - padding[0], size[1] - 1 - padding[1]];
     let (left, rows) = grad.seen(Convolution { kernel: size, stride, padding });
-    Some(product(&left, rows, &Panels::pack(&source, input, None), Finish::NONE))
+    Some(product(&left, rows, &Panels::pack(&source, input, None), Residual::None, Finish::NONE))
 }
 
 /// The gradient of the kernel, `[O, C, rows, columns]`.

@@ -15,20 +15,17 @@ pub(super) const MAX_WIDTH: usize = 32;
 pub(super) struct Finish<'a> {
     /// Added to every row.
     pub bias: Option<&'a [f32]>,
-    /// Added; laid out as the product.
-    pub residual: Option<&'a [f32]>,
     /// Applied to the sum.
     pub activation: Activation,
 }
 
 impl Finish<'_> {
     /// Nothing.
-    pub(super) const NONE: Finish<'static> =
-        Finish { bias: None, residual: None, activation: Activation::Identity };
+    pub(super) const NONE: Finish<'static> = Finish { bias: None, activation: Activation::Identity };
 
     /// Whether anything happens.
     pub(super) fn is_none(&self) -> bool {
-        self.bias.is_none() && self.residual.is_none() && self.activation == Activation::Identity
+        self.bias.is_none() && self.activation == Activation::Identity
     }
 }
 
@@ -95,50 +92,48 @@ pub(super) unsafe fn dot_columns<S: Simd, const ROWS: usize>(
     sums
 }
 
-/// Writes the first `valid` rows of a tile, added to what is there unless `fresh`.
+/// Writes the first `valid` rows of a tile, added to those of `base` if it is not null.
 ///
 /// # Safety
 ///
-/// `target` points to `valid` rows of `2 * S::F32_LANES` writable numbers, `stride` apart.
+/// `target`, and `base` if not null, point to `valid` rows of `2 * S::F32_LANES` numbers, `stride` apart. They may be one.
 #[inline(always)]
 pub(super) unsafe fn write<S: Simd, const ROWS: usize>(
     simd: S,
     sums: [[S::f32s; 2]; ROWS],
     target: *mut f32,
+    base: *const f32,
     stride: usize,
     valid: usize,
-    fresh: bool,
 ) {
     for i in 0..ROWS {
         if i < valid {
             // SAFETY: the caller's promise, for i < valid.
             unsafe {
-                let left = target.add(i * stride);
-                let right = left.add(S::F32_LANES);
-                if fresh {
-                    store(simd, left, sums[i][0]);
-                    store(simd, right, sums[i][1]);
-                } else {
-                    store(simd, left, simd.add_f32s(load(simd, left), sums[i][0]));
-                    store(simd, right, simd.add_f32s(load(simd, right), sums[i][1]));
+                let row = target.add(i * stride);
+                let [mut left, mut right] = sums[i];
+                if !base.is_null() {
+                    let base = base.add(i * stride);
+                    left = simd.add_f32s(load(simd, base), left);
+                    right = simd.add_f32s(load(simd, base.add(S::F32_LANES)), right);
                 }
+                store(simd, row, left);
+                store(simd, row.add(S::F32_LANES), right);
             }
         }
     }
 }
 
-/// Adds bias and residual to the first `valid` rows of a tile and applies the activation.
+/// Adds the bias to the first `valid` rows of a tile and applies the activation.
 ///
 /// # Safety
 ///
-/// `target`, and `residual` if not null, point to `valid` rows of `2 * S::F32_LANES` numbers, `stride` apart; `bias`, if
-/// not null, to `2 * S::F32_LANES`.
+/// `target` points to `valid` rows of `2 * S::F32_LANES` numbers, `stride` apart; `bias`, if not null, to one row.
 #[inline(always)]
 pub(super) unsafe fn finish<S: Simd>(
     simd: S,
     target: *mut f32,
     bias: *const f32,
-    residual: *const f32,
     stride: usize,
     valid: usize,
     activation: Activation,
@@ -152,9 +147,6 @@ pub(super) unsafe fn finish<S: Simd>(
                 let mut value = load(simd, place);
                 if !bias.is_null() {
                     value = simd.add_f32s(value, load(simd, bias.add(column)));
-                }
-                if !residual.is_null() {
-                    value = simd.add_f32s(value, load(simd, residual.add(i * stride + column)));
                 }
                 store(simd, place, activate(simd, value, activation));
             }

@@ -29,6 +29,7 @@ use convolution::{Images, Kernel};
 use kernel::Finish;
 use left::Left;
 use panels::{Panels, Source};
+use product::Residual;
 
 /// Whether all tensors are f32.
 fn are_f32<const N: usize>(tensors: [&FlexTensor; N]) -> bool {
@@ -53,6 +54,34 @@ impl std::ops::Deref for Values {
 
     fn deref(&self) -> &[f32] {
         self.slice()
+    }
+}
+
+/// A residual: its memory becomes the result's if nobody else holds it.
+enum Summand {
+    None,
+    Shared(Values),
+    Owned(Vec<f32>),
+}
+
+impl Summand {
+    fn of(tensor: Maybe<Flex>) -> Self {
+        let Maybe::Given(tensor) = tensor else {
+            return Summand::None;
+        };
+        if !tensor.is_unique() {
+            return Summand::Shared(Values::of(&tensor));
+        }
+        let values = tensor.into_data().try_into_vec::<f32>();
+        Summand::Owned(values.expect("an f32 tensor gives its numbers"))
+    }
+
+    fn residual(&mut self) -> Residual<'_> {
+        match self {
+            Summand::None => Residual::None,
+            Summand::Shared(values) => Residual::Shared(values),
+            Summand::Owned(values) => Residual::Owned(std::mem::take(values)),
+        }
     }
 }
 
@@ -130,15 +159,16 @@ impl FusedOps for Flex {
         }
         let [channels, columns] = dims(&weight);
         let bias = bias.into_option().map(|bias| Values::of(&bias));
-        let residual = residual.into_option().map(|residual| Values::of(&residual));
+        let mut residual = Summand::of(residual);
         let x = Values::of(&x);
         let mut shape = x.0.layout().shape().clone();
         let axes = shape.num_dims();
         assert_eq!(shape[axes - 1], channels, "input width of a linear layer");
         let left = Left::Rows { data: &x, stride: channels, channels };
-        let finish = Finish { bias: bias.as_deref(), residual: residual.as_deref(), activation };
+        let finish = Finish { bias: bias.as_deref(), activation };
         let rows = shape.num_elements() / channels.max(1);
-        let output = product::product(&left, rows, &Matrix::of(&weight).panels(), finish);
+        let output =
+            product::product(&left, rows, &Matrix::of(&weight).panels(), residual.residual(), finish);
         shape[axes - 1] = columns;
         tensor(output, shape)
     }
@@ -191,10 +221,10 @@ impl FusedOps for Flex {
         }
         let output = output_shape(&x, &weight, shape);
         let [x, weight, scale, shift] = [&x, &weight, &scale, &shift].map(Values::of);
-        let residual = residual.into_option().map(|residual| Values::of(&residual));
+        let mut residual = Summand::of(residual);
         let (images, kernel) = convolution(&x, &weight, shape);
         let affine = Some([scale.slice(), shift.slice()]);
-        tensor(convolution::convolve(images, kernel, affine, residual.as_deref(), relu), output)
+        tensor(convolution::convolve(images, kernel, affine, residual.residual(), relu), output)
     }
 
     fn average_pool(x: FlexTensor, size: usize) -> FlexTensor {

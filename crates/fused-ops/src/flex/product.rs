@@ -1,4 +1,4 @@
-//! Matrix products with what follows them: `activation(left . right + bias + residual)`.
+//! Matrix products with what stands around them: `activation(residual + left . right + bias)`.
 //!
 //! Every number of the result is summed in one order, that of [`pieces`]: neither the number of threads nor the cut into
 //! tiles changes a bit of it.
@@ -37,6 +37,9 @@ impl Target {
         Target { data: data.as_mut_ptr(), stride }
     }
 
+    /// No matrix.
+    pub(super) const NONE: Target = Target { data: std::ptr::null_mut(), stride: 0 };
+
     /// The matrix from one number on.
     ///
     /// # Safety
@@ -58,16 +61,43 @@ impl Target {
     }
 }
 
-/// `finish(left . right)`, `[rows, right.columns]`.
-pub(super) fn product(left: &Left<'_>, rows: usize, right: &Panels, finish: Finish<'_>) -> Vec<f32> {
+/// What a product is added to.
+pub(super) enum Residual<'a> {
+    /// Nothing.
+    None,
+    /// A matrix that others still read.
+    Shared(&'a [f32]),
+    /// A matrix that becomes the result.
+    Owned(Vec<f32>),
+}
+
+/// `finish(residual + left . right)`, `[rows, right.columns]`.
+pub(super) fn product(
+    left: &Left<'_>,
+    rows: usize,
+    right: &Panels,
+    residual: Residual<'_>,
+    finish: Finish<'_>,
+) -> Vec<f32> {
+    assert!(right.depth > 0, "a product of rows without numbers");
     assert_eq!(left.taps() * left.channels(), right.depth, "inner sizes of a product");
     let columns = right.columns;
     assert!(finish.bias.is_none_or(|bias| bias.len() == columns), "bias of a product");
-    assert!(finish.residual.is_none_or(|residual| residual.len() == rows * columns), "residual of a product");
-    assert!(right.depth > 0, "a product of rows without numbers");
-    let mut output = Vec::with_capacity(rows * columns);
-    let groups = pieces(left.taps(), left.channels());
+    let given = match &residual {
+        Residual::None => rows * columns,
+        Residual::Shared(values) => values.len(),
+        Residual::Owned(values) => values.len(),
+    };
+    assert_eq!(given, rows * columns, "residual of a product");
+    let (mut output, shared) = match residual {
+        Residual::None => (Vec::with_capacity(rows * columns), std::ptr::null()),
+        Residual::Shared(values) => (Vec::with_capacity(rows * columns), values.as_ptr()),
+        Residual::Owned(values) => (values, std::ptr::null()),
+    };
+    let is_owned = !output.is_empty();
     let target = Target { data: output.as_mut_ptr(), stride: columns };
+    let base = Target { data: if is_owned { target.data } else { shared.cast_mut() }, stride: columns };
+    let groups = pieces(left.taps(), left.channels());
     let threads = rayon::current_num_threads();
     let height = rows.div_ceil(4 * threads).next_multiple_of(2 * MAX_ROWS).min(TASK_ROWS);
     let bands = rows.div_ceil(height.max(1));
@@ -78,7 +108,7 @@ pub(super) fn product(left: &Left<'_>, rows: usize, right: &Panels, finish: Fini
         let (band, part) = (task / across, task % across);
         let rows = band * height..rows.min((band + 1) * height);
         let panels = part * width..right.count().min((part + 1) * width);
-        arch().dispatch(Part { left, right, groups: &groups, rows, panels, target, finish });
+        arch().dispatch(Part { left, right, groups: &groups, rows, panels, base, target, finish });
     });
     // SAFETY: the vector has that capacity, and the tasks have written every row of every panel.
     unsafe { output.set_len(rows * columns) };
@@ -92,6 +122,8 @@ struct Part<'a> {
     groups: &'a [Vec<Piece>],
     rows: Range<usize>,
     panels: Range<usize>,
+    /// Added to; null for nothing, `target` itself for what is there.
+    base: Target,
     target: Target,
     finish: Finish<'a>,
 }
@@ -101,9 +133,9 @@ impl WithSimd for Part<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Part { left, right, groups, rows, panels, target, finish } = self;
+        let Part { left, right, groups, rows, panels, base, target, finish } = self;
         // SAFETY: `product` gives disjoint parts of one output that has all rows and columns.
-        unsafe { multiply(simd, left, right, groups, rows, panels, target, &finish) }
+        unsafe { multiply(simd, left, right, groups, rows, panels, base, target, &finish) }
     }
 }
 
@@ -111,7 +143,7 @@ impl WithSimd for Part<'_> {
 ///
 /// # Safety
 ///
-/// `target` has all `rows`, each of `right.columns` numbers, and nobody else touches the part.
+/// `target`, and `base` if not null, have all `rows`, each of `right.columns` numbers; nobody else writes the part.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub(super) unsafe fn multiply<S: Simd>(
@@ -121,6 +153,7 @@ pub(super) unsafe fn multiply<S: Simd>(
     groups: &[Vec<Piece>],
     rows: Range<usize>,
     panels: Range<usize>,
+    base: Target,
     target: Target,
     finish: &Finish<'_>,
 ) {
@@ -128,9 +161,9 @@ pub(super) unsafe fn multiply<S: Simd>(
     // SAFETY: the caller's promise.
     unsafe {
         if S::REGISTER_COUNT >= 32 {
-            multiply_tall::<S, 8>(simd, left, right, groups, rows, panels, target, finish);
+            multiply_tall::<S, 8>(simd, left, right, groups, rows, panels, base, target, finish);
         } else {
-            multiply_tall::<S, 6>(simd, left, right, groups, rows, panels, target, finish);
+            multiply_tall::<S, 6>(simd, left, right, groups, rows, panels, base, target, finish);
         }
     }
 }
@@ -144,6 +177,7 @@ unsafe fn multiply_tall<S: Simd, const ROWS: usize>(
     groups: &[Vec<Piece>],
     rows: Range<usize>,
     panels: Range<usize>,
+    base: Target,
     target: Target,
     finish: &Finish<'_>,
 ) {
@@ -181,7 +215,8 @@ unsafe fn multiply_tall<S: Simd, const ROWS: usize>(
                         valid: ROWS.min(rows.end - first),
                     };
                     let after = if is_last && !finish.is_none() { Some(finish) } else { None };
-                    put::<S, ROWS>(simd, sums, place, right.columns, target, index == 0, after);
+                    let base = if index == 0 { base } else { target };
+                    put::<S, ROWS>(simd, sums, place, right.columns, base, target, after);
                 }
             }
         }
@@ -206,53 +241,40 @@ unsafe fn put<S: Simd, const ROWS: usize>(
     sums: [[S::f32s; 2]; ROWS],
     place: Place,
     columns: usize,
+    base: Target,
     target: Target,
-    fresh: bool,
     after: Option<&Finish<'_>>,
 ) {
     let Place { row, column, valid } = place;
     let (stride, width) = (target.stride, 2 * S::F32_LANES);
-    let origin = row * stride + column;
     // SAFETY: the tile's valid rows and columns are in the target; the rest goes through a tile of its own.
     unsafe {
-        let corner = target.data.add(origin);
+        let corner = target.data.add(row * stride + column);
+        let base = if base.data.is_null() { std::ptr::null() } else { base.data.add(row * stride + column) };
         if column + width <= columns {
-            write(simd, sums, corner, stride, valid, fresh);
+            write(simd, sums, corner, base, stride, valid);
             if let Some(after) = after {
                 let bias = after.bias.map_or(std::ptr::null(), |bias| bias[column..].as_ptr());
-                let residual =
-                    after.residual.map_or(std::ptr::null(), |residual| residual[origin..].as_ptr());
-                finish(simd, corner, bias, residual, stride, valid, after.activation);
+                finish(simd, corner, bias, stride, valid, after.activation);
             }
             return;
         }
         let rest = columns - column;
         let mut tile = [0.0; MAX_ROWS * MAX_WIDTH];
-        write(simd, sums, tile.as_mut_ptr(), width, valid, true);
-        for i in 0..valid {
-            for j in 0..rest {
-                let entry = corner.add(i * stride + j);
-                let sum = tile[i * width + j] + if fresh { 0.0 } else { *entry };
-                tile[i * width + j] = sum;
-            }
-        }
-        if let Some(after) = after {
-            let mut bias = [0.0; MAX_WIDTH];
-            let mut residual = [0.0; MAX_ROWS * MAX_WIDTH];
-            for j in 0..rest {
-                bias[j] = match after.bias {
-                    Some(bias) => bias[column + j],
-                    None => 0.0,
-                };
-                for i in 0..valid {
-                    residual[i * width + j] = match after.residual {
-                        Some(residual) => residual[origin + i * stride + j],
-                        None => 0.0,
-                    };
+        if !base.is_null() {
+            for i in 0..valid {
+                for j in 0..rest {
+                    tile[i * width + j] = *base.add(i * stride + j);
                 }
             }
-            let corner = tile.as_mut_ptr();
-            finish(simd, corner, bias.as_ptr(), residual.as_ptr(), width, valid, after.activation);
+        }
+        write(simd, sums, tile.as_mut_ptr(), tile.as_ptr(), width, valid);
+        if let Some(after) = after {
+            let mut bias = [0.0; MAX_WIDTH];
+            if let Some(values) = after.bias {
+                bias[..rest].copy_from_slice(&values[column..]);
+            }
+            finish(simd, tile.as_mut_ptr(), bias.as_ptr(), width, valid, after.activation);
         }
         for i in 0..valid {
             for j in 0..rest {

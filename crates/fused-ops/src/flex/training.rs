@@ -6,6 +6,7 @@ use burn::backend::flex::FlexTensor;
 use super::convolution::{self, Images};
 use super::kernel::Finish;
 use super::left::Left;
+use super::product::Residual;
 use super::{
     Matrix, Values, are_f32, attention, channels, dims, elementwise, heads, layer_norm, output_shape,
 };
@@ -27,7 +28,7 @@ impl Training for Flex {
         let output = output_shape(&x, &weight, shape);
         let [x, weight] = [&x, &weight].map(Values::of);
         let (images, kernel) = super::convolution(&x, &weight, shape);
-        tensor(convolution::convolve(images, kernel, None, None, false), output)
+        tensor(convolution::convolve(images, kernel, None, Residual::None, false), output)
     }
 
     fn moments(x: FlexTensor) -> [FlexTensor; 2] {
@@ -71,7 +72,7 @@ impl Training for Flex {
             let mut shape = grad.0.layout().shape().clone();
             let last = shape.num_dims() - 1;
             shape[last] = channels;
-            tensor(product::product(&left, rows, &right, Finish::NONE), shape)
+            tensor(product::product(&left, rows, &right, Residual::None, Finish::NONE), shape)
         });
         let of_weight = x.map(|x| {
             let (x, channels) = (Values::of(&x), width(&x));

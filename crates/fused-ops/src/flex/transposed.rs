@@ -122,7 +122,7 @@ fn accumulate<S: Simd, const ROWS: usize>(
             // whole panels.
             unsafe {
                 let sums = dot_columns::<S, ROWS>(simd, interleaved.as_ptr(), runs.len(), packed);
-                write(simd, sums, target, padded, valid, false);
+                write(simd, sums, target, target, padded, valid);
             }
         }
     }
