@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 use clip_model::ClipConfig;
-use sd_model::{AutoencoderKlConfig, DdimConfig, UNet2DConditionConfig};
+use sd_model::{AutoencoderKlConfig, SchedulerConfig, UNet2DConditionConfig};
 
 use crate::augment::AugmentRecipe;
 use crate::caption::{CaptionRecipe, share};
@@ -114,7 +114,7 @@ pub struct UnetRecipe {
     /// Shape of the model.
     pub model: UNet2DConditionConfig,
     /// Noise schedule and prediction type.
-    pub scheduler: DdimConfig,
+    pub scheduler: SchedulerConfig,
     /// Share of captions replaced by the empty text, for classifier-free guidance.
     pub caption_dropout: f32,
     /// Clips the signal-to-noise ratio in the loss weights (Hang et al., 2023, arXiv 2303.09556).

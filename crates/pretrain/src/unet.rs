@@ -11,7 +11,8 @@ use std::path::Path;
 
 use clip_model::{Clip, ClipConfig, SaveDtype, TextConfig, TextTransformer, Tokenizer};
 use sd_model::{
-    AutoencoderKl, AutoencoderKlConfig, DdimScheduler, PredictionType, StableDiffusion, UNet2DCondition,
+    AutoencoderKl, AutoencoderKlConfig, PredictionType, Scheduler, SchedulerClass, StableDiffusion,
+    UNet2DCondition,
 };
 
 use crate::augment::augment;
@@ -86,7 +87,7 @@ struct Plan<'a> {
     recipe: &'a UnetRecipe,
     images: &'a ImageSet,
     frozen: &'a Frozen,
-    scheduler: &'a DdimScheduler,
+    scheduler: &'a Scheduler,
     latents: Latents,
     run: &'a Run<'a>,
 }
@@ -103,7 +104,7 @@ pub fn train(
     run: &Run<'_>,
 ) -> Result<TrainedUnet, Error> {
     images.check_batches(&recipe.batch)?;
-    let scheduler = DdimScheduler::new(recipe.scheduler.clone())?;
+    let scheduler = Scheduler::new(SchedulerClass::Ddim, recipe.scheduler.clone())?;
     run.device.seed(recipe.seed);
     let model = recipe.model.init(&run.device.clone().autodiff())?;
     let fresh = Training {
@@ -167,13 +168,13 @@ impl Plan<'_> {
         let original = self.latents.batch(&copies, device); // [B, C, h, w]
 
         let mut rng = StepRng::new(recipe.seed, Purpose::Noise, step as u64);
-        let total = recipe.scheduler.num_train_timesteps;
+        let total = recipe.scheduler.num_train_timesteps();
         let timesteps: Vec<usize> = indices.iter().map(|_| rng.below(total)).collect();
         let shape = original.dims();
         let noise = rng.normal(shape.iter().product());
         let noise = Tensor::<4>::from_data(TensorData::new(noise, shape), device);
         let noisy = self.scheduler.add_noise(original.clone(), noise.clone(), &timesteps);
-        let target = match recipe.scheduler.prediction_type {
+        let target = match recipe.scheduler.prediction_type() {
             PredictionType::Epsilon => noise,
             PredictionType::Sample => original,
             PredictionType::VPrediction => self.scheduler.velocity(original, noise, &timesteps),
@@ -221,7 +222,7 @@ impl Plan<'_> {
         let alpha = self.scheduler.alphas_cumprod()[timestep];
         let snr = alpha / (1.0 - alpha);
         let clipped = snr.min(self.recipe.min_snr_gamma);
-        let weight = match self.recipe.scheduler.prediction_type {
+        let weight = match self.recipe.scheduler.prediction_type() {
             PredictionType::Epsilon => clipped / snr,
             PredictionType::Sample => clipped,
             PredictionType::VPrediction => clipped / (snr + 1.0),

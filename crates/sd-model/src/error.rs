@@ -59,6 +59,12 @@ pub enum Error {
         /// The spacing of the schedule.
         spacing: String,
     },
+    /// A sampler adds noise in its steps and was given none.
+    #[error("`{scheduler}` adds noise in its steps: give `step_noise`, or choose a scheduler that does not")]
+    StepNoise {
+        /// The sampler.
+        scheduler: &'static str,
+    },
     /// No prompt was given.
     #[error("no prompt to encode: give at least one, an empty text is allowed")]
     NoPrompt,

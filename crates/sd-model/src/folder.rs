@@ -17,7 +17,7 @@ use std::path::Path;
 use crate::config::{Fields, write_json};
 use crate::sampler::StableDiffusion;
 use crate::weights::{load_text_encoder, save_text_encoder};
-use crate::{AutoencoderKlConfig, DdimConfig, DdimScheduler, Error, UNet2DConditionConfig};
+use crate::{AutoencoderKlConfig, Error, Scheduler, UNet2DConditionConfig};
 
 const MODEL_INDEX: &str = "model_index.json";
 const SCHEDULER_CONFIG: &str = "scheduler/scheduler_config.json";
@@ -42,7 +42,7 @@ impl StableDiffusion {
         let unet_config = UNet2DConditionConfig::from_file(&dir.join(UNET_CONFIG))?;
         let vae_config = AutoencoderKlConfig::from_file(&dir.join(VAE_CONFIG))?;
         let text_config = TextConfig::from_file(&dir.join(TEXT_CONFIG))?;
-        let scheduler = DdimScheduler::new(DdimConfig::from_file(&dir.join(SCHEDULER_CONFIG))?)?;
+        let scheduler = Scheduler::from_file(&dir.join(SCHEDULER_CONFIG))?;
         check_fit(&dir.join(UNET_CONFIG), &unet_config, &vae_config, &text_config)?;
         let tokenizer = Tokenizer::from_folder(&dir.join(TOKENIZER))?.with_cleaning(Cleaning::Transformers);
         if tokenizer.vocab_size() > text_config.vocab_size {
@@ -81,7 +81,7 @@ impl StableDiffusion {
             let folder = dir.join(part);
             std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
         }
-        self.scheduler.config().save(&dir.join(SCHEDULER_CONFIG))?;
+        self.scheduler.save(&dir.join(SCHEDULER_CONFIG))?;
         let constants =
             [("architectures", json!(["CLIPTextModel"])), ("model_type", json!("clip_text_model"))];
         write_json(&self.text_config, &constants, &dir.join(TEXT_CONFIG))?;
@@ -93,7 +93,7 @@ impl StableDiffusion {
         self.tokenizer.save_to_folder(&dir.join(TOKENIZER))?;
         self.save_context_length(&dir.join(TOKENIZER_CONFIG))?;
         // Last, so that a folder that has it is whole.
-        write_json(&model_index(), &[], &dir.join(MODEL_INDEX))
+        write_json(&model_index(self.scheduler.class().name()), &[], &dir.join(MODEL_INDEX))
     }
 
     /// Adds to the tokenizer's settings how long a prompt may be: diffusers pads to it and fails without it.
@@ -106,13 +106,13 @@ impl StableDiffusion {
     }
 }
 
-fn model_index() -> Value {
+fn model_index(scheduler: &str) -> Value {
     json!({
         "_class_name": "StableDiffusionPipeline",
         "feature_extractor": [null, null],
         "requires_safety_checker": false,
         "safety_checker": [null, null],
-        "scheduler": ["diffusers", "DDIMScheduler"],
+        "scheduler": ["diffusers", scheduler],
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
         "unet": ["diffusers", "UNet2DConditionModel"],

@@ -1,4 +1,4 @@
-//! Stable Diffusion 1 and 2 in burn: UNet, autoencoder, DDIM scheduler, noise and sampler.
+//! Stable Diffusion 1 and 2 in burn: UNet, autoencoder, schedulers, noise and sampler.
 //!
 //! The text encoder is `clip-model`'s. Names of types, fields and files are those of diffusers; a diffusers folder
 //! loads as it is ([`StableDiffusion::from_folder`]) and what this crate saves loads in diffusers.
@@ -19,12 +19,12 @@ mod weights;
 
 pub use autoencoder::{AutoencoderKl, DiagonalGaussian};
 pub use config::{
-    AttentionHeadDim, AutoencoderKlConfig, BetaSchedule, DdimConfig, DownBlockType, PredictionType,
-    TimestepSpacing, UNet2DConditionConfig, UpBlockType,
+    AttentionHeadDim, AutoencoderKlConfig, BetaSchedule, DownBlockType, FinalSigmas, PredictionType,
+    SchedulerClass, SchedulerConfig, TimestepSpacing, UNet2DConditionConfig, UpBlockType,
 };
 pub use error::Error;
-pub use noise::noise;
+pub use noise::{noise, step_noise};
 pub use resnet::{Downsample2D, ResnetBlock2D, Upsample2D};
-pub use sampler::{StableDiffusion, to_rgb_images};
-pub use schedulers::DdimScheduler;
+pub use sampler::{SampleRequest, StableDiffusion, Step, to_rgb_images};
+pub use schedulers::{Denoising, Scheduler};
 pub use unet::UNet2DCondition;

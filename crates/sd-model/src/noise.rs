@@ -1,10 +1,11 @@
-//! The starting noise of a generated sample, a function of what the sample is and of nothing else.
+//! The noise of a generated sample, a function of what the sample is and of nothing else.
 //!
 //! # Derivation
 //!
 //! 1. Key: 32 bytes, `seed` (8 bytes) ‖ `class_id` (4) ‖ `prompt_index` (4) ‖ `sample_index` (4) ‖ `b"latent-noise"` (12),
 //!    numbers little-endian.
-//! 2. Bits: the ChaCha20 key stream of that key with nonce 0 from block 0 (counter of 64 bits), read as little-endian u64.
+//! 2. Bits: the ChaCha20 key stream of that key from block 0 (counter of 64 bits), read as little-endian u64. Its nonce of
+//!    64 bits is 0 for the starting noise and 1 + i for the noise that a sampler adds in step i.
 //! 3. Numbers: the next two words `a`, `b` give u₁ = ((a >> 11) + 1) · 2⁻⁵³ in (0, 1] and u₂ = (b >> 11) · 2⁻⁵³ in [0, 1);
 //!    Box and Muller's r = √(-2 ln u₁) gives r·cos(2π u₂) and r·sin(2π u₂), in f64, rounded to f32. Of an odd count
 //!    the last sine is dropped.
@@ -22,16 +23,36 @@ const DOMAIN: &[u8; 12] = b"latent-noise";
 /// 2⁻⁵³, the spacing of f64 below 1.
 const ULP: f64 = 1.0 / (1_u64 << 53) as f64;
 
-/// Standard normal noise of one sample, `shape` = `[C, H, W]` in row-major order.
+/// Standard normal starting noise of one sample, `shape` = `[C, H, W]` in row-major order.
 pub fn noise(seed: u64, class_id: u32, prompt_index: u32, sample_index: u32, shape: [usize; 3]) -> Vec<f32> {
+    normal(key(seed, class_id, prompt_index, sample_index), 0, shape)
+}
+
+/// Standard normal noise that a sampler adds to one sample in step `step_index`; else as [`noise`].
+pub fn step_noise(
+    seed: u64,
+    class_id: u32,
+    prompt_index: u32,
+    sample_index: u32,
+    step_index: usize,
+    shape: [usize; 3],
+) -> Vec<f32> {
+    normal(key(seed, class_id, prompt_index, sample_index), 1 + step_index as u64, shape)
+}
+
+fn key(seed: u64, class_id: u32, prompt_index: u32, sample_index: u32) -> [u8; 32] {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..12].copy_from_slice(&class_id.to_le_bytes());
     key[12..16].copy_from_slice(&prompt_index.to_le_bytes());
     key[16..20].copy_from_slice(&sample_index.to_le_bytes());
     key[20..].copy_from_slice(DOMAIN);
-    let mut stream = ChaCha20Rng::from_seed(key);
+    key
+}
 
+fn normal(key: [u8; 32], nonce: u64, shape: [usize; 3]) -> Vec<f32> {
+    let mut stream = ChaCha20Rng::from_seed(key);
+    stream.set_stream(nonce);
     let count = shape.iter().product::<usize>();
     let mut values = Vec::with_capacity(count + 1);
     while values.len() < count {
@@ -89,6 +110,19 @@ mod tests {
         for other in others {
             assert!(base.iter().zip(&other).all(|(a, b)| a != b), "{base:?} {other:?}");
         }
+    }
+
+    #[test]
+    fn the_noise_of_each_step_is_another() {
+        let draws: Vec<_> = std::iter::once(noise(1, 2, 3, 4, [1, 2, 3]))
+            .chain((0..3).map(|step| step_noise(1, 2, 3, 4, step, [1, 2, 3])))
+            .collect();
+        for (i, a) in draws.iter().enumerate() {
+            for b in &draws[i + 1..] {
+                assert!(a.iter().zip(b).all(|(a, b)| a != b), "{a:?} {b:?}");
+            }
+        }
+        assert_ne!(step_noise(1, 2, 3, 4, 0, [1, 2, 3]), step_noise(1, 2, 3, 5, 0, [1, 2, 3]));
     }
 
     #[test]

@@ -5,9 +5,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use clip_model::{TextConfig, TextTransformer, Tokenizer};
 
-use crate::{
-    AutoencoderKl, AutoencoderKlConfig, DdimScheduler, Error, UNet2DCondition, UNet2DConditionConfig,
-};
+use crate::{AutoencoderKl, AutoencoderKlConfig, Error, Scheduler, UNet2DCondition, UNet2DConditionConfig};
 
 /// The parts of a text-to-image model and their shapes.
 ///
@@ -29,7 +27,7 @@ pub struct StableDiffusion {
     /// Maps prompts to token ids.
     pub tokenizer: Tokenizer,
     /// Leads from noise to a clean latent.
-    pub scheduler: DdimScheduler,
+    pub scheduler: Scheduler,
     /// Where the parameters lie.
     pub device: Device,
 }
@@ -59,19 +57,12 @@ impl StableDiffusion {
         Ok(self.text_encoder.forward(ids).last_hidden_state)
     }
 
-    /// Denoises latents with classifier-free guidance (Ho and Salimans, 2022, arXiv 2207.12598); deterministic.
-    ///
-    /// With `guidance_scale` 1 the negative prompt has no weight and is not computed.
-    ///
-    /// # Shapes
-    ///
-    /// - `prompt_embeds`, `negative_embeds`: `[B, T, D]`
-    /// - `noise`: `[B, C, H, W]`, standard normal
-    /// - output: `[B, C, H, W]`, scaled clean latents
+    /// Denoises latents by [`scheduler`](Self::scheduler) with classifier-free guidance; see [`SampleRequest`] for the
+    /// arguments.
     ///
     /// # Errors
     ///
-    /// Fails if a shape does not fit the model or `num_inference_steps` does not fit the schedule.
+    /// As [`draw`](Self::draw); also if the scheduler adds noise in its steps.
     pub fn sample(
         &self,
         prompt_embeds: Tensor<3>,
@@ -80,44 +71,72 @@ impl StableDiffusion {
         num_inference_steps: usize,
         guidance_scale: f64,
     ) -> Result<Tensor<4>, Error> {
-        let embeds = (prompt_embeds, negative_embeds);
-        self.sample_with_progress(embeds, noise, num_inference_steps, guidance_scale, &mut |_| {})
+        let request = SampleRequest {
+            prompt_embeds,
+            negative_embeds,
+            noise,
+            num_inference_steps,
+            guidance_scale,
+            guidance_rescale: 0.0,
+            step_noise: None,
+        };
+        self.draw(request, &mut |_| {})
     }
 
-    /// As [`sample`](Self::sample) with `(prompt_embeds, negative_embeds)`; `progress` is told the number of finished
-    /// steps after each.
+    /// Denoises latents by [`scheduler`](Self::scheduler) with classifier-free guidance (Ho and Salimans, 2022, arXiv
+    /// 2207.12598). `on_step` is told of every step when it is done.
+    ///
+    /// Latents and the scheduler's arithmetic are f32; the UNet runs in the type of the embeddings, which must be that of
+    /// its parameters. Gives scaled clean latents `[B, C, H, W]`.
     ///
     /// # Errors
     ///
-    /// As [`sample`](Self::sample).
-    pub fn sample_with_progress(
+    /// Fails if a shape does not fit the model, `num_inference_steps` does not fit the schedule, or the scheduler adds
+    /// noise and the request has none.
+    pub fn draw(
         &self,
-        (prompt_embeds, negative_embeds): (Tensor<3>, Tensor<3>),
-        noise: Tensor<4>,
-        num_inference_steps: usize,
-        guidance_scale: f64,
-        progress: &mut dyn FnMut(usize),
+        request: SampleRequest<'_>,
+        on_step: &mut dyn FnMut(&Step),
     ) -> Result<Tensor<4>, Error> {
-        self.check_shapes(&prompt_embeds, &negative_embeds, &noise)?;
-        let timesteps = self.scheduler.timesteps(num_inference_steps)?;
-        let is_guided = guidance_scale != 1.0;
+        self.check_shapes(&request.prompt_embeds, &request.negative_embeds, &request.noise)?;
+        let mut run = self.scheduler.start(request.num_inference_steps)?;
+        let is_guided = request.guidance_scale != 1.0;
         let context = match is_guided {
-            true => Tensor::cat(vec![negative_embeds, prompt_embeds], 0), // [2 * B, T, D]
-            false => prompt_embeds,
+            true => Tensor::cat(vec![request.negative_embeds, request.prompt_embeds], 0), // [2 * B, T, D]
+            false => request.prompt_embeds,
         };
-        let mut latents = noise;
-        for (step, &timestep) in timesteps.iter().enumerate() {
+        let mut latents = request.noise;
+        if run.init_noise_sigma() != 1.0 {
+            latents = latents * run.init_noise_sigma();
+        }
+        for (index, timestep) in run.timesteps().to_vec().into_iter().enumerate() {
+            let input = run.scale_model_input(latents.clone());
             let output = if is_guided {
-                let pair = Tensor::cat(vec![latents.clone(), latents.clone()], 0);
-                guided(self.predict(pair, timestep, context.clone()), guidance_scale)
+                let pair = Tensor::cat(vec![input.clone(), input], 0);
+                let pair = self.predict(pair, timestep, context.clone());
+                guided(pair, request.guidance_scale, request.guidance_rescale)
             } else {
-                self.predict(latents.clone(), timestep, context.clone())
+                self.predict(input, timestep, context.clone())
             };
-            let previous = self.scheduler.previous_timestep(timestep, num_inference_steps);
-            latents = self.scheduler.step(output, timestep, previous, latents);
-            progress(step + 1);
+            let noise = match (run.needs_noise(), request.step_noise) {
+                (false, _) => None,
+                (true, Some(step_noise)) => Some(step_noise(index)),
+                (true, None) => return Err(Error::StepNoise { scheduler: self.scheduler.class().name() }),
+            };
+            latents = run.step(output, latents, noise);
+            let next_timestep = run.timesteps().get(index + 1).copied();
+            on_step(&Step { index, next_timestep, latents: run.scale_model_input(latents.clone()) });
         }
         Ok(latents)
+    }
+
+    /// Encodes images `[B, 3, H, W]` in 0..=1 as scaled latents `[B, C, h, w]`: the most likely ones, without noise.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the shape does not fit the autoencoder.
+    pub fn encode(&self, images: Tensor<4>) -> Tensor<4> {
+        self.vae.encode(images * 2.0 - 1.0).mode() * self.vae_config.scaling_factor
     }
 
     /// Decodes scaled latents `[B, C, h, w]` as images `[B, 3, H, W]` in 0..=1.
@@ -130,10 +149,10 @@ impl StableDiffusion {
         (pixels / 2.0 + 0.5).clamp(0.0, 1.0)
     }
 
-    fn predict(&self, latents: Tensor<4>, timestep: usize, context: Tensor<3>) -> Tensor<4> {
-        let batch = latents.dims()[0];
+    fn predict(&self, latents: Tensor<4>, timestep: f64, context: Tensor<3>) -> Tensor<4> {
+        let (batch, dtype) = (latents.dims()[0], latents.dtype());
         let timesteps = Tensor::<1>::full([batch], timestep as f32, &latents.device());
-        self.unet.forward(latents, timesteps, context)
+        self.unet.forward(latents.cast(context.dtype()), timesteps, context).cast(dtype)
     }
 
     fn check_shapes(
@@ -160,12 +179,52 @@ impl StableDiffusion {
     }
 }
 
+/// What is drawn, and how.
+pub struct SampleRequest<'a> {
+    /// Text tokens of the prompts `[B, T, D]`.
+    pub prompt_embeds: Tensor<3>,
+    /// Text tokens of the negative prompts `[B, T, D]`.
+    pub negative_embeds: Tensor<3>,
+    /// Standard normal starting noise `[B, C, H, W]`.
+    pub noise: Tensor<4>,
+    /// Denoising steps.
+    pub num_inference_steps: usize,
+    /// Weight of the prompt against the negative prompt; with 1 the latter is not computed.
+    pub guidance_scale: f64,
+    /// Share of the guided prediction whose deviation is set to that of the prompted one, against overexposure (Lin et al.,
+    /// 2023, arXiv 2305.08891, section 3.4); 0 for none.
+    pub guidance_rescale: f64,
+    /// Standard normal noise `[B, C, H, W]` of the step of an index; samplers that add noise ask for it.
+    pub step_noise: Option<&'a dyn Fn(usize) -> Tensor<4>>,
+}
+
+/// A step that is done.
+pub struct Step {
+    /// Position among the calls of the network, from 0.
+    pub index: usize,
+    /// Timestep of the next step; `None` after the last.
+    pub next_timestep: Option<f64>,
+    /// The latents `[B, C, H, W]` as the network takes them in the next step; the clean latents after the last.
+    pub latents: Tensor<4>,
+}
+
 /// Moves the prediction away from the negative prompt: `[2 * B, C, H, W]` (negative first) to `[B, C, H, W]`.
-fn guided(output: Tensor<4>, guidance_scale: f64) -> Tensor<4> {
+fn guided(output: Tensor<4>, guidance_scale: f64, guidance_rescale: f64) -> Tensor<4> {
     let batch = output.dims()[0] / 2;
     let negative = output.clone().narrow(0, 0, batch);
     let prompted = output.narrow(0, batch, batch);
-    negative.clone() + (prompted - negative) * guidance_scale
+    let guided = negative.clone() + (prompted.clone() - negative) * guidance_scale;
+    if guidance_rescale == 0.0 {
+        return guided;
+    }
+    let ratio = deviation(prompted) / deviation(guided.clone()); // [B, 1, 1, 1]
+    guided.clone() * ratio * guidance_rescale + guided * (1.0 - guidance_rescale)
+}
+
+/// Standard deviation of each latent: `[B, C, H, W]` to `[B, 1, 1, 1]`.
+fn deviation(latents: Tensor<4>) -> Tensor<4> {
+    let mean = latents.clone().mean_dims(&[1, 2, 3]);
+    (latents - mean).square().mean_dims(&[1, 2, 3]).sqrt()
 }
 
 /// Images `[B, C, H, W]` in 0..=1 as bytes, one vector per image in the order H, W, C.

@@ -9,8 +9,8 @@ use clip_model::{Activation, SaveDtype, TextConfig, train_bpe};
 use pipeline_spec::spec::{LatentsSpec, PromptProvider, PromptsSpec, Scheduler};
 use pipeline_spec::{CheckpointRef, DatasetId, Digest, StageSpec, Store, Unit, checkpoint_digest};
 use sd_model::{
-    AttentionHeadDim, AutoencoderKlConfig, DdimConfig, DdimScheduler, DownBlockType, StableDiffusion,
-    UNet2DConditionConfig, UpBlockType,
+    AttentionHeadDim, AutoencoderKlConfig, DownBlockType, PredictionType, SchedulerClass, SchedulerConfig,
+    StableDiffusion, UNet2DConditionConfig, UpBlockType,
 };
 
 /// Name of the checkpoint folder.
@@ -52,8 +52,13 @@ pub fn save_model(weights: &Path) {
         sample_size: 16,
         ..AutoencoderKlConfig::default()
     };
-    let scheduler =
-        DdimConfig { clip_sample: false, set_alpha_to_one: false, steps_offset: 1, ..DdimConfig::default() };
+    let scheduler = SchedulerConfig {
+        clip_sample: Some(false),
+        set_alpha_to_one: Some(false),
+        steps_offset: Some(1),
+        prediction_type: Some(PredictionType::Epsilon),
+        ..SchedulerConfig::default()
+    };
     let model = StableDiffusion {
         unet: unet_config.init(&device).unwrap(),
         unet_config,
@@ -62,7 +67,7 @@ pub fn save_model(weights: &Path) {
         text_encoder: text_config.init(&device),
         text_config,
         tokenizer,
-        scheduler: DdimScheduler::new(scheduler).unwrap(),
+        scheduler: sd_model::Scheduler::new(SchedulerClass::Ddim, scheduler).unwrap(),
         device,
     };
     model.save_to_folder(&weights.join(CHECKPOINT), SaveDtype::F32).unwrap();

@@ -4,12 +4,14 @@
 //! computation in a way this crate does not implement is an error, never ignored.
 
 mod autoencoder;
-mod ddim;
 mod fields;
+mod scheduler;
 mod unet;
 
 pub use autoencoder::AutoencoderKlConfig;
-pub use ddim::{BetaSchedule, DdimConfig, PredictionType, TimestepSpacing};
+pub use scheduler::{
+    BetaSchedule, FinalSigmas, PredictionType, SchedulerClass, SchedulerConfig, TimestepSpacing,
+};
 pub use unet::{AttentionHeadDim, DownBlockType, UNet2DConditionConfig, UpBlockType};
 
 pub(crate) use fields::{Fields, write_json};

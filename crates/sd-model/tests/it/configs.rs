@@ -1,7 +1,7 @@
 //! Configuration files: what is read, what is refused, what is written.
 
 use sd_model::{
-    AttentionHeadDim, AutoencoderKlConfig, BetaSchedule, DdimConfig, DownBlockType, PredictionType,
+    AttentionHeadDim, AutoencoderKlConfig, BetaSchedule, DownBlockType, PredictionType, SchedulerConfig,
     UNet2DConditionConfig,
 };
 use serde_json::{Value, json};
@@ -85,11 +85,19 @@ fn unsupported_scheduler_values_are_refused() {
         ("trained_betas", json!([0.1])),
         ("beta_end", json!(2.0)),
         ("num_train_timesteps", json!(1)),
+        ("algorithm_type", json!("sde-dpmsolver++")),
+        ("solver_type", json!("heun")),
+        ("solver_order", json!(3)),
+        ("final_sigmas_type", json!("one")),
+        ("skip_prk_steps", json!(false)),
+        ("use_exponential_sigmas", json!(true)),
+        ("sigma_min", json!(0.1)),
+        ("original_inference_steps", json!(0)),
     ];
     for (field, value) in cases {
         let name = "pipeline_sd1/scheduler/scheduler_config.json";
         let (_folder, file) = changed(name, field, value.clone());
-        let error = DdimConfig::from_file(&file).unwrap_err().to_string();
+        let error = SchedulerConfig::from_file(&file).unwrap_err().to_string();
         assert!(error.contains(&format!("field `{field}`: expected")), "{field} = {value}: {error}");
     }
 }
@@ -113,9 +121,9 @@ fn configurations_are_read_and_survive_saving() {
     assert!(unet.use_linear_projection && !unet.flip_sin_to_cos);
     let vae = AutoencoderKlConfig::from_file(&path("autoencoder/config.json")).unwrap();
     assert_eq!((vae.scaling_factor, vae.scale()), (0.18215, 4));
-    let ddim = DdimConfig::from_file(&path("pipeline_sd2/scheduler/scheduler_config.json")).unwrap();
-    assert_eq!(ddim.beta_schedule, BetaSchedule::ScaledLinear);
-    assert_eq!(ddim.prediction_type, PredictionType::VPrediction);
+    let ddim = SchedulerConfig::from_file(&path("pipeline_sd2/scheduler/scheduler_config.json")).unwrap();
+    assert_eq!(ddim.beta_schedule, Some(BetaSchedule::ScaledLinear));
+    assert_eq!(ddim.prediction_type(), PredictionType::VPrediction);
 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.json");
@@ -124,7 +132,7 @@ fn configurations_are_read_and_survive_saving() {
     vae.save(&file).unwrap();
     assert_eq!(AutoencoderKlConfig::from_file(&file).unwrap(), vae);
     ddim.save(&file).unwrap();
-    assert_eq!(DdimConfig::from_file(&file).unwrap(), ddim);
+    assert_eq!(SchedulerConfig::from_file(&file).unwrap(), ddim);
 }
 
 #[test]
@@ -149,13 +157,14 @@ fn every_saved_field_is_known_to_diffusers_with_the_same_value() {
     AutoencoderKlConfig::from_file(&path("autoencoder/config.json")).unwrap().save(&file).unwrap();
     check("autoencoder/config.json");
     let scheduler = "pipeline_sd2/scheduler/scheduler_config.json";
-    DdimConfig::from_file(&path(scheduler)).unwrap().save(&file).unwrap();
+    SchedulerConfig::from_file(&path(scheduler)).unwrap().save(&file).unwrap();
     check(scheduler);
 }
 
 #[test]
-fn zero_terminal_snr_with_noise_prediction_is_refused() {
-    let config = DdimConfig { rescale_betas_zero_snr: true, ..DdimConfig::default() };
-    let error = sd_model::DdimScheduler::new(config).unwrap_err().to_string();
-    assert!(error.contains("field `prediction_type`"), "{error}");
+fn the_minus_infinity_that_python_writes_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("scheduler_config.json");
+    std::fs::write(&file, "{\"lambda_min_clipped\": -Infinity, \"solver_order\": 2}").unwrap();
+    assert_eq!(SchedulerConfig::from_file(&file).unwrap().solver_order, Some(2));
 }

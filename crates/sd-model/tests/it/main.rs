@@ -2,7 +2,9 @@
 
 mod configs;
 mod ddim;
+mod gaussian;
 mod golden;
 mod networks;
 mod pipeline;
+mod schedulers;
 mod training;

@@ -5,7 +5,10 @@
 
 use burn::tensor::{Tensor, TensorData};
 use clip_model::SaveDtype;
-use sd_model::{Error, StableDiffusion, noise, to_rgb_images};
+use sd_model::{
+    Error, SampleRequest, Scheduler, SchedulerClass, SchedulerConfig, StableDiffusion, Step, TimestepSpacing,
+    noise, to_rgb_images,
+};
 use std::path::Path;
 
 use crate::golden::{Golden, assert_close, distance, path};
@@ -86,15 +89,91 @@ fn a_sample_does_not_depend_on_its_batch() {
     assert!(ones <= 1e-4 && twos <= 1e-4);
 }
 
+/// A request without noise in the steps.
+fn request([prompt_embeds, negative_embeds]: [Tensor<3>; 2], noise: Tensor<4>) -> SampleRequest<'static> {
+    SampleRequest {
+        prompt_embeds,
+        negative_embeds,
+        noise,
+        num_inference_steps: 3,
+        guidance_scale: 7.5,
+        guidance_rescale: 0.0,
+        step_noise: None,
+    }
+}
+
 #[test]
-fn progress_counts_the_finished_steps() {
+fn every_step_is_told_with_its_latents() {
     let device = backend::test_device();
     let model = StableDiffusion::from_folder(&path("pipeline_sd2"), &device).unwrap();
-    let [prompt, negative] = embeds(&model);
+    let start = Tensor::ones([2, 4, 8, 8], &device);
     let mut seen = vec![];
-    let start = Tensor::zeros([2, 4, 8, 8], &device);
-    model.sample_with_progress((prompt, negative), start, 3, 2.0, &mut |step| seen.push(step)).unwrap();
-    assert_eq!(seen, [1, 2, 3]);
+    let mut last = None;
+    let mut on_step = |step: &Step| {
+        seen.push((step.index, step.next_timestep));
+        last = Some(step.latents.clone());
+    };
+    let latents = model.draw(request(embeds(&model), start), &mut on_step).unwrap();
+    let timesteps = model.scheduler.start(3).unwrap().timesteps().to_vec();
+    assert_eq!(seen, [(0, Some(timesteps[1])), (1, Some(timesteps[2])), (2, None)]);
+    assert_eq!(distance(last.unwrap(), latents), 0.0);
+}
+
+#[test]
+fn other_samplers_and_rescaled_guidance_match_diffusers() {
+    let device = backend::test_device();
+    let golden = Golden::open("pipeline_sd1/golden.safetensors", &device);
+    let expected = Golden::open("sampling.safetensors", &device);
+    let noise = || golden.tensor::<4>("noise");
+    let step_noise = |_: usize| noise().flip([0]);
+    let file = StableDiffusion::from_folder(&path("pipeline_sd1"), &device).unwrap();
+    let check = |name: &str, class: SchedulerClass, config: SchedulerConfig, guidance_rescale: f64| {
+        let mut model = StableDiffusion::from_folder(&path("pipeline_sd1"), &device).unwrap();
+        model.scheduler = Scheduler::new(class, config).unwrap();
+        let request = request(embeds(&model), noise());
+        let request = SampleRequest { guidance_rescale, step_noise: Some(&step_noise), ..request };
+        let latents = model.draw(request, &mut |_| {}).unwrap();
+        let expected = expected.tensor::<4>(name);
+        let size = expected.clone().abs().max().into_scalar::<f32>().max(1.0);
+        assert_close(name, latents, expected, TOLERANCE * size);
+    };
+    let config = || file.scheduler.config().clone();
+    for rescale in [0.0, 0.5, 1.0] {
+        check(&format!("guidance_rescale {rescale:.1}"), SchedulerClass::Ddim, config(), rescale);
+    }
+    for class in [
+        SchedulerClass::Pndm,
+        SchedulerClass::Euler,
+        SchedulerClass::EulerAncestral,
+        SchedulerClass::DpmSolverMultistep,
+        SchedulerClass::Lcm,
+    ] {
+        // The file names the spacing, so all of them keep it.
+        check(class.name(), class, config(), 0.0);
+    }
+    let karras = SchedulerConfig { use_karras_sigmas: Some(true), ..config() };
+    check("karras", SchedulerClass::DpmSolverMultistep, karras, 0.0);
+    let trailing = SchedulerConfig { timestep_spacing: Some(TimestepSpacing::Trailing), ..config() };
+    check("trailing", SchedulerClass::Euler, trailing, 0.0);
+}
+
+#[test]
+fn a_sampler_that_adds_noise_asks_for_it() {
+    let device = backend::test_device();
+    let mut model = StableDiffusion::from_folder(&path("pipeline_sd1"), &device).unwrap();
+    model.scheduler = model.scheduler.with_class(SchedulerClass::EulerAncestral).unwrap();
+    let zeros = || Tensor::<4>::zeros([2, 4, 8, 8], &device);
+    let error = model.draw(request(embeds(&model), zeros()), &mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("`EulerAncestralDiscreteScheduler`") && error.contains("`step_noise`"), "{error}");
+    let asked = std::cell::RefCell::new(vec![]);
+    let step_noise = |index: usize| {
+        asked.borrow_mut().push(index);
+        zeros()
+    };
+    let request = SampleRequest { step_noise: Some(&step_noise), ..request(embeds(&model), zeros()) };
+    model.draw(request, &mut |_| {}).unwrap();
+    // The last step leads to no noise.
+    assert_eq!(*asked.borrow(), [0, 1]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Distribution, Tensor};
-use sd_model::{AutoencoderKlConfig, DdimConfig, DdimScheduler, UNet2DConditionConfig};
+use sd_model::{AutoencoderKlConfig, Scheduler, SchedulerClass, SchedulerConfig, UNet2DConditionConfig};
 
 use crate::golden::path;
 
@@ -15,7 +15,7 @@ fn unet_learns_to_predict_noise() {
     let device = backend::test_device().autodiff();
     let config = UNet2DConditionConfig::from_file(&path("unet_sd2/config.json")).unwrap();
     let mut unet = config.init(&device).unwrap();
-    let scheduler = DdimScheduler::new(DdimConfig::default()).unwrap();
+    let scheduler = Scheduler::new(SchedulerClass::Ddim, SchedulerConfig::default()).unwrap();
     let mut optimizer = AdamWConfig::new().init();
     let timesteps = [10, 900];
     let (latents, noise) = (normal([2, 4, 8, 8], &device), normal([2, 4, 8, 8], &device));
