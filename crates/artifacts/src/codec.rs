@@ -30,6 +30,10 @@ pub trait RowCodec: Sized + Send + Sync + 'static {
     fn identity(&self) -> String;
     /// Class for which the row stands.
     fn class(&self) -> Option<u32>;
+    /// Whether the row has a value in a column that came after the first version of the schema; those stand last.
+    fn has_added(&self) -> bool {
+        false
+    }
     /// About how many bytes the row takes.
     fn size_hint(&self) -> usize;
     #[doc(hidden)]
@@ -153,6 +157,11 @@ pub(crate) fn float32(values: impl Iterator<Item = f32>) -> ArrayRef {
     Arc::new(Float32Array::from_iter_values(values))
 }
 
+/// 32-bit floats with nulls.
+pub(crate) fn optional_float32(values: impl Iterator<Item = Option<f32>>) -> ArrayRef {
+    Arc::new(values.collect::<Float32Array>())
+}
+
 /// 64-bit floats.
 pub(crate) fn float64(values: impl Iterator<Item = f64>) -> ArrayRef {
     Arc::new(Float64Array::from_iter_values(values))
@@ -248,6 +257,14 @@ impl<'a> Columns<'a> {
     /// 32-bit floats that are never null.
     pub(crate) fn float32(&self, name: &str) -> Result<Values<f32>, Error> {
         Ok(values(self.complete::<Float32Array>(name, "float32")?.values().iter().copied()))
+    }
+
+    /// 32-bit floats of a column that came later: null in every row of a part without it.
+    pub(crate) fn added_float32(&self, name: &str) -> Result<Values<Option<f32>>, Error> {
+        if self.batch.column_by_name(name).is_none() {
+            return Ok(values(std::iter::repeat_n(None, self.batch.num_rows())));
+        }
+        Ok(values(self.typed::<Float32Array>(name, "float32")?.iter()))
     }
 
     /// 64-bit floats that are never null.

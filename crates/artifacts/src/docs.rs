@@ -23,7 +23,8 @@ pub fn markdown() -> String {
     );
     section::<LatentRow>(
         &mut page,
-        "One row is one sample of Stable Diffusion: its latent and its decoded image.\n\
+        "One row is one sample of Stable Diffusion: its latent and its decoded image; or a real image of a shot list with \
+         the latent that the autoencoder makes of it.\n\
          Multiply nothing: the latent is scaled already, as the denoiser leaves it. `noise_seed`, prompt and the \
          specification in `flier.spec` make it again.",
         [
@@ -113,8 +114,12 @@ fn section<R: RowCodec>(page: &mut String, what: &str, [python, sql]: [&str; 2])
     heading(page, kind);
     let _ = write!(page, "{what}\nSorted by {}.\n\n", sorted.join(", "));
     let _ = writeln!(page, "| column | Arrow type | null | meaning |\n|---|---|---|---|");
-    for Column { name, ty, optional, doc } in R::COLUMNS {
-        let null = if *optional { "may be" } else { "never" };
+    for Column { name, ty, optional, added, doc } in R::COLUMNS {
+        let null = match (*optional, *added) {
+            (_, true) => "may be; no column where always",
+            (true, false) => "may be",
+            (false, false) => "never",
+        };
         let _ = writeln!(page, "| `{name}` | {} | {null} | {doc} |", type_name(*ty));
     }
     let _ = write!(page, "\n```python\n{python}\n```\n\n```sql\n{sql}\n```\n");

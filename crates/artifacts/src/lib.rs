@@ -41,7 +41,7 @@ pub use metadata::{FileContext, SchemaInfo};
 pub use reader::{ArtifactReader, Part, read_part};
 pub use schema::{
     FeatureRow, FewshotRow, ImageFile, ImageRow, LatentRow, MetricRow, PredictionRow, PromptRow, Row,
-    round_to_f16,
+    false_colors, round_to_f16,
 };
 pub use shard::Shard;
 pub use verify::verify;

@@ -13,7 +13,7 @@ use parquet::file::metadata::FileMetaData;
 use pipeline_spec::{ArtifactKind, Key};
 
 use crate::codec::{Columns, Fault, RowCodec};
-use crate::column::{ColumnType, schema, writer_properties};
+use crate::column::{Column, ColumnType, schema, writer_properties};
 use crate::{Error, SchemaInfo, metadata};
 
 /// Raw bytes of a row group: small enough to read one sample without the rest, large enough to scan.
@@ -42,16 +42,27 @@ pub(crate) fn encode<R: RowCodec>(
     let raw_bytes: usize = rows.iter().map(R::size_hint).sum();
     let rows_per_group = (rows.len() * ROW_GROUP_BYTES / raw_bytes.max(1)).clamp(1, 1 << 20);
     let sorted = rows.is_sorted_by(|a, b| R::order(a, b).is_le());
-    let arrow_schema = Arc::new(schema(R::COLUMNS, info));
-    let properties = writer_properties(R::COLUMNS, metadata, rows_per_group, sorted.then_some(R::SORTED_BY));
+    let columns = columns_of(rows);
+    let arrow_schema = Arc::new(schema(&columns, info));
+    let properties = writer_properties(&columns, metadata, rows_per_group, sorted.then_some(R::SORTED_BY));
     let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&arrow_schema), Some(properties))
         .map_err(|e| failed(e.to_string()))?;
     for group in rows.chunks(rows_per_group) {
-        let batch = RecordBatch::try_new(Arc::clone(&arrow_schema), R::encode(group, numel))
-            .map_err(|e| failed(e.to_string()))?;
+        let mut arrays = R::encode(group, numel);
+        arrays.truncate(columns.len());
+        let batch =
+            RecordBatch::try_new(Arc::clone(&arrow_schema), arrays).map_err(|e| failed(e.to_string()))?;
         writer.write(&batch).map_err(|e| failed(e.to_string()))?;
     }
     writer.into_inner().map_err(|e| failed(e.to_string()))
+}
+
+/// The columns of a part: those that came later only where a row has a value, so that other parts keep their bytes.
+fn columns_of<R: RowCodec>(rows: &[R]) -> Vec<Column> {
+    let added = R::COLUMNS.iter().filter(|column| column.added).count();
+    let first = R::COLUMNS.len() - added;
+    let used = if rows.iter().any(R::has_added) { R::COLUMNS.len() } else { first };
+    R::COLUMNS[..used].to_vec()
 }
 
 /// The class names and the tensor shape must fit the kind.

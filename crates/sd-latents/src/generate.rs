@@ -138,6 +138,7 @@ impl<'a> Generator<'a> {
             std,
             image_png,
             image_path: sample.image_path(),
+            clip_score: None,
         })
     }
 }

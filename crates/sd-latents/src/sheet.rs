@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use artifacts::{ArtifactReader, LatentRow};
+use artifacts::{ArtifactReader, LatentRow, false_colors};
 use image::imageops::FilterType;
 use image::{Rgb, RgbImage};
 use pipeline_spec::{ArtifactId, Store};
@@ -34,7 +34,7 @@ pub fn show(store: &Store, id: &ArtifactId, per_class: usize, out: &Path) -> Res
         let decoded = image::load_from_memory(&row.image_png);
         let image =
             decoded.map_err(|source| Error::Decode { name: row.image_path.clone(), source })?.to_rgb8();
-        let pixels = row.false_colors([channels, height, width]);
+        let pixels = false_colors(&row.latent, [channels, height, width]);
         let picture = RgbImage::from_raw(width as u32, height as u32, pixels)
             .ok_or_else(|| Error::NothingToShow { id: id.to_string() })?;
         line.push(image::imageops::resize(&picture, image.width(), image.height(), FilterType::Nearest));

@@ -98,6 +98,7 @@ fn write_every_kind(store: &Store, expected: &mut Map<String, Value>) {
             "mean": column(rows, |r| json!(r.mean.to_bits())),
             "std": column(rows, |r| json!(r.std.to_bits())),
             "image": column(rows, |r| image_value(&r.image_png, &r.image_path)),
+            "clip_score": column(rows, |r| json!(r.clip_score.map(f32::to_bits))),
         })
     });
     write(store, expected, &images(), &classes, |rows| {
@@ -270,6 +271,7 @@ fn latents() -> Vec<LatentRow> {
             std: f32::MIN_POSITIVE / 4.0 * (i as f32 + 1.0),
             image_png: png(i as u32 + 1),
             image_path: format!("écureuil {i}.png"),
+            clip_score: (i != 1).then_some(0.1 * i as f32 - 0.15),
         }
     };
     (0..6).map(row).collect()

@@ -1,4 +1,4 @@
-//! Kind `latents`, schema version 1: one row is one generated sample.
+//! Kind `latents`, schema version 1: one row is one generated sample, or one real image that was encoded.
 
 use std::cmp::Ordering;
 
@@ -6,10 +6,10 @@ use arrow::array::ArrayRef;
 use pipeline_spec::ArtifactKind;
 
 use crate::codec::{self, Columns, Fault, RowCodec};
-use crate::column::{Column, ColumnType, required};
+use crate::column::{Column, ColumnType, added, required};
 use crate::{Error, ImageFile, SchemaInfo};
 
-/// One sample drawn by Stable Diffusion: its latent and its decoded image.
+/// One sample drawn by Stable Diffusion: its latent and its decoded image. Or one real image and its latent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LatentRow {
     /// Label of the class.
@@ -18,13 +18,14 @@ pub struct LatentRow {
     pub class_name: String,
     /// Position of the prompt among those of the class.
     pub prompt_index: u32,
-    /// Position of the sample among those of the prompt.
+    /// Position of the sample among those of the prompt; of an encoded image, among those of the class.
     pub sample_index: u32,
-    /// The prompt.
+    /// The prompt; of an encoded image, its `sample_id`.
     pub prompt: String,
-    /// Seed of the initial noise of this sample.
+    /// Seed of the noise of this sample; 0 for an encoded image.
     pub noise_seed: u64,
-    /// Scaled latent z0 `[C, H, W]`, row-major, rounded to f16 precision (see [`round_to_f16`]).
+    /// Scaled latent z0 `[C, H, W]`, row-major, rounded to f16 precision (see [`round_to_f16`]). Where the specification
+    /// keeps S steps instead, `[S * C, H, W]`.
     pub latent: Vec<f32>,
     /// Mean of the latent.
     pub mean: f32,
@@ -34,6 +35,8 @@ pub struct LatentRow {
     pub image_png: Vec<u8>,
     /// File name of the image, for example `cat-000-001.png`.
     pub image_path: String,
+    /// Cosine similarity of image and class under CLIP, where the specification selects by it.
+    pub clip_score: Option<f32>,
 }
 
 /// Rounds every value to the nearest f16, ties to even; values beyond the range of f16 become infinite and are refused
@@ -51,29 +54,27 @@ pub fn round_to_f16(values: &mut [f32]) {
 /// Latents are about standard normal, so that three deviations fill the range.
 const CHANNEL_RGB: [[f32; 3]; 4] = [[0.14, 0.0, 0.0], [0.0, 0.14, 0.0], [0.0, 0.0, 0.14], [0.08, 0.08, 0.08]];
 
-impl LatentRow {
-    /// The latent in false colours, one pixel for each of its positions: a fixed map for the eye, no decoder; the colours
-    /// mean nothing.
-    ///
-    /// # Shapes
-    ///
-    /// - `shape`: `[C, H, W]` of the latent
-    /// - output: `[H, W, 3]` in row-major order
-    pub fn false_colors(&self, [channels, height, width]: [usize; 3]) -> Vec<u8> {
-        let area = height * width;
-        let mut bytes = Vec::with_capacity(3 * area);
-        for position in 0..area {
-            let mut rgb = [0.5_f32; 3];
-            for channel in 0..channels {
-                let value = self.latent.get(channel * area + position).copied().unwrap_or(0.0);
-                for (part, weight) in rgb.iter_mut().zip(CHANNEL_RGB[channel % CHANNEL_RGB.len()]) {
-                    *part += weight * value;
-                }
+/// A latent in false colours, one pixel for each of its positions: a fixed map for the eye, no decoder; the colours mean
+/// nothing.
+///
+/// # Shapes
+///
+/// - `latent`: `[C, H, W]` = `shape`, in row-major order
+/// - output: `[H, W, 3]` in row-major order
+pub fn false_colors(latent: &[f32], [channels, height, width]: [usize; 3]) -> Vec<u8> {
+    let area = height * width;
+    let mut bytes = Vec::with_capacity(3 * area);
+    for position in 0..area {
+        let mut rgb = [0.5_f32; 3];
+        for channel in 0..channels {
+            let value = latent.get(channel * area + position).copied().unwrap_or(0.0);
+            for (part, weight) in rgb.iter_mut().zip(CHANNEL_RGB[channel % CHANNEL_RGB.len()]) {
+                *part += weight * value;
             }
-            bytes.extend(rgb.map(|part| (part.clamp(0.0, 1.0) * 255.0).round() as u8));
         }
-        bytes
+        bytes.extend(rgb.map(|part| (part.clamp(0.0, 1.0) * 255.0).round() as u8));
     }
+    bytes
 }
 
 impl RowCodec for LatentRow {
@@ -82,17 +83,30 @@ impl RowCodec for LatentRow {
         required("class_id", ColumnType::ClassLabel, "label of the class"),
         required("class_name", ColumnType::Text, "name of the class"),
         required("prompt_index", ColumnType::UInt32, "position of the prompt among those of the class"),
-        required("sample_index", ColumnType::UInt32, "position of the sample among those of the prompt"),
-        required("prompt", ColumnType::Text, "the prompt"),
-        required("noise_seed", ColumnType::UInt64, "seed of the initial noise of this sample"),
+        required(
+            "sample_index",
+            ColumnType::UInt32,
+            "position of the sample among those of the prompt; of an encoded image, among those of the class",
+        ),
+        required("prompt", ColumnType::Text, "the prompt; of an encoded image, its `sample_id`"),
+        required(
+            "noise_seed",
+            ColumnType::UInt64,
+            "seed of the noise of this sample; 0 for an encoded image",
+        ),
         required(
             "latent",
             ColumnType::Tensor,
-            "scaled latent z0 `[C, H, W]`, row-major, values of f16 precision",
+            "scaled latent z0 `[C, H, W]`, row-major, values of f16 precision; `[S * C, H, W]` where S steps were kept",
         ),
         required("mean", ColumnType::Float32, "mean of the latent"),
         required("std", ColumnType::Float32, "standard deviation of the latent"),
         required("image", ColumnType::Image, "decoded image as PNG"),
+        added(
+            "clip_score",
+            ColumnType::Float32,
+            "cosine similarity of image and class under CLIP, where samples were selected by it",
+        ),
     ];
     const SORTED_BY: &'static [&'static str] = &["class_id", "prompt_index", "sample_index"];
 
@@ -107,6 +121,10 @@ impl RowCodec for LatentRow {
 
     fn class(&self) -> Option<u32> {
         Some(self.class_id)
+    }
+
+    fn has_added(&self) -> bool {
+        self.clip_score.is_some()
     }
 
     fn size_hint(&self) -> usize {
@@ -133,6 +151,7 @@ impl RowCodec for LatentRow {
         }
         codec::check_finite("mean", f64::from(self.mean))?;
         codec::check_finite("std", f64::from(self.std))?;
+        codec::check_finite("clip_score", f64::from(self.clip_score.unwrap_or(0.0)))?;
         codec::check_image("image", &self.image_png, &self.image_path)
     }
 
@@ -148,6 +167,7 @@ impl RowCodec for LatentRow {
             codec::float32(rows.iter().map(|r| r.mean)),
             codec::float32(rows.iter().map(|r| r.std)),
             codec::image(rows.iter().map(|r| (r.image_png.as_slice(), r.image_path.as_str()))),
+            codec::optional_float32(rows.iter().map(|r| r.clip_score)),
         ]
     }
 
@@ -162,6 +182,7 @@ impl RowCodec for LatentRow {
         let mut mean = columns.float32("mean")?;
         let mut std = columns.float32("std")?;
         let mut image = columns.image("image")?;
+        let mut clip_score = columns.added_float32("clip_score")?;
         Ok(columns.rows(|| {
             let ImageFile { bytes: image_png, path: image_path } = image.take();
             Self {
@@ -176,6 +197,7 @@ impl RowCodec for LatentRow {
                 std: std.take(),
                 image_png,
                 image_path,
+                clip_score: clip_score.take(),
             }
         }))
     }
@@ -187,19 +209,7 @@ mod tests {
 
     #[test]
     fn the_latent_zero_is_grey_and_channels_have_their_colour() {
-        let row = LatentRow {
-            class_id: 0,
-            class_name: "cat".to_owned(),
-            prompt_index: 0,
-            sample_index: 0,
-            prompt: "a cat".to_owned(),
-            noise_seed: 0,
-            latent: vec![0.0, 3.0, 0.0, 0.0, 0.0, 0.0],
-            mean: 0.5,
-            std: 1.0,
-            image_png: Vec::new(),
-            image_path: String::new(),
-        };
-        assert_eq!(row.false_colors([3, 1, 2]), [128, 128, 128, 235, 128, 128]);
+        let latent = [0.0, 3.0, 0.0, 0.0, 0.0, 0.0];
+        assert_eq!(false_colors(&latent, [3, 1, 2]), [128, 128, 128, 235, 128, 128]);
     }
 }

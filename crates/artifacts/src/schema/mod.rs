@@ -15,7 +15,7 @@ pub mod prompts;
 pub use features::FeatureRow;
 pub use fewshot_splits::FewshotRow;
 pub use images::{ImageFile, ImageRow};
-pub use latents::{LatentRow, round_to_f16};
+pub use latents::{LatentRow, false_colors, round_to_f16};
 pub use metrics::MetricRow;
 pub use predictions::PredictionRow;
 pub use prompts::PromptRow;

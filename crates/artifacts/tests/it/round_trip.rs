@@ -5,7 +5,8 @@ use std::fs;
 use std::time::Instant;
 
 use artifacts::{
-    ArtifactReader, Error, FileSource, LatentRow, Outcome, PromptRow, Row, SchemaInfo, Shard, verify,
+    ArtifactReader, ArtifactWriter, Error, FileContext, FileSource, LatentRow, Outcome, PromptRow, Row,
+    SchemaInfo, Shard, verify,
 };
 use pipeline_spec::{ArtifactKind, PartRecord, Unit};
 
@@ -37,6 +38,26 @@ fn every_kind_is_read_as_it_was_written_and_written_again_byte_for_byte() {
     check(&rows::features(), &rows::tensor_info(&[5]));
     check(&rows::predictions(), &rows::tensor_info(&[3]));
     check(&rows::metrics(), &SchemaInfo::default());
+}
+
+#[test]
+fn a_later_column_is_written_only_where_a_row_has_a_value() {
+    let info = rows::tensor_info(&[2, 2, 3]);
+    let mut scored = rows::latents();
+    scored[1].clip_score = Some(0.25);
+    check(&scored, &info);
+    let unit = rows::unit(ArtifactKind::Latents);
+    let has_column = |rows: &[LatentRow]| {
+        let store = TempStore::new();
+        let bytes = fs::read(store.part(&store.write(&unit, rows, &info))).unwrap();
+        bytes.windows(10).any(|window| window == b"clip_score")
+    };
+    assert!(has_column(&scored) && !has_column(&rows::latents()));
+    scored[1].clip_score = Some(f32::NAN);
+    let store = TempStore::new();
+    let writer = ArtifactWriter::open(&store.store, &unit, 1, FileContext::new("0")).unwrap();
+    let message = writer.write_part(0, &scored, &info).unwrap_err().to_string();
+    assert!(message.contains("clip_score") && message.contains("NaN"), "{message}");
 }
 
 #[test]

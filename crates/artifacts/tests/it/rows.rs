@@ -95,6 +95,7 @@ pub fn latents() -> Vec<LatentRow> {
             latent,
             image_png: PNG.to_vec(),
             image_path: format!("{i}.png"),
+            clip_score: None,
         }
     };
     (0..3).map(row).collect()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::Path;
 
-use artifacts::{ArtifactReader, FewshotRow, ImageRow, LatentRow};
+use artifacts::{ArtifactReader, FewshotRow, ImageRow, LatentRow, false_colors};
 use clip_model::DecodedImage;
 use image::codecs::png::{CompressionType, FilterType as PngFilter, PngEncoder};
 use image::imageops::{self, FilterType};
@@ -196,7 +196,7 @@ impl Generated {
 /// A latent in false colours as a square tile.
 fn latent_tile(row: &LatentRow, shape: [usize; 3]) -> Result<RgbImage, Error> {
     let [_, height, width] = shape.map(|size| size as u32);
-    let picture = RgbImage::from_raw(width, height, row.false_colors(shape)).ok_or_else(|| {
+    let picture = RgbImage::from_raw(width, height, false_colors(&row.latent, shape)).ok_or_else(|| {
         Error::Drawing { reason: format!("latent `{}` does not fill {width} x {height}", row.image_path) }
     })?;
     Ok(imageops::resize(&picture, TILE, TILE, FilterType::Nearest))

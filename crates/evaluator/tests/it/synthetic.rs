@@ -215,6 +215,7 @@ fn latents() -> Vec<LatentRow> {
                 std: 1.5,
                 image_png: png(&picture(class, sample, true)),
                 image_path: format!("{class}-{sample}.png"),
+                clip_score: None,
             });
         }
     }

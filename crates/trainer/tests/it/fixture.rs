@@ -324,6 +324,7 @@ pub fn latent_rows(factor: f32) -> Vec<LatentRow> {
                 latent,
                 image_png: picture(class, sample, true),
                 image_path: "sample.png".to_owned(),
+                clip_score: None,
             });
         }
     }
