@@ -44,6 +44,7 @@ pub fn detail(plan: &Plan, index: usize) -> String {
         StageSpec::Features(spec) => spec.splits.join(" "),
         StageSpec::Prompts(_)
         | StageSpec::Latents(_)
+        | StageSpec::EncodedLatents(_)
         | StageSpec::Images(_)
         | StageSpec::FewshotSplits(_) => String::new(),
     }

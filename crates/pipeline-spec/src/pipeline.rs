@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::spec::{
-    HeadInit, LinearProbeSpec, Pool, Preset, Scheduler, ShortClass, TipAdapterSpec, Training, ValShots,
+    HeadInit, LatentsOptions, LinearProbeSpec, Pool, Preset, Scheduler, ShortClass, TipAdapterSpec, Training,
+    ValShots,
 };
 use crate::{DatasetId, Error, Seed, Shots};
 
@@ -33,6 +34,9 @@ pub struct Pipeline {
     pub prompts: PromptsTable,
     /// Generated samples; absent where no method uses any.
     pub latents: Option<LatentsTable>,
+    /// Latents of the real images of each shot list, in the place of generated samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoded_latents: Option<EncodedLatentsTable>,
     /// Settings that the fine-tuned methods share.
     pub training: Option<Training>,
     /// Augmented views of the cache of Tip-Adapter.
@@ -139,6 +143,36 @@ pub struct LatentsTable {
     pub seed: Seed,
     /// See [`crate::spec::LatentsSpec::num_parts`].
     pub num_parts: u32,
+    /// See [`crate::spec::LatentsSpec::options`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub options: Option<LatentsOptions>,
+    /// See [`crate::spec::LatentsSpec::selection`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<SelectionTable>,
+}
+
+/// Selection of generated samples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SelectionTable {
+    /// CLIP checkpoint, a folder name below the weights folder.
+    pub clip: String,
+    /// See [`crate::spec::SelectionSpec::template`].
+    pub template: String,
+    /// See [`crate::spec::SelectionSpec::keep_per_class`].
+    pub keep_per_class: u32,
+}
+
+/// Latents of real images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncodedLatentsTable {
+    /// Stable Diffusion checkpoint, a folder name below the weights folder.
+    pub checkpoint: String,
+    /// See [`crate::spec::EncodedLatentsSpec::image_size`].
+    pub image_size: u32,
+    /// See [`crate::spec::EncodedLatentsSpec::num_parts`].
+    pub num_parts: u32,
 }
 
 /// Augmented views of the images of a shot list.
@@ -218,6 +252,10 @@ impl Pipeline {
                 return field(name, format!("expected at least one value and none twice, found {found}"));
             }
         }
+        if self.latents.is_some() && self.encoded_latents.is_some() {
+            let problem = "expected `[latents]` or `[encoded_latents]`, found both";
+            return field("encoded_latents", problem.to_owned());
+        }
         let own = self.methods.iter().filter_map(|method| method.text_classifier.as_ref());
         for table in own.chain([&self.text_classifier]) {
             if let TextClassifierTable::Templates { templates } = table
@@ -240,7 +278,9 @@ impl Pipeline {
             match method.method {
                 MethodKind::FineTune(_) if self.training.is_none() => return needs("training"),
                 MethodKind::FineTune(PresetTable { preset, .. })
-                    if preset != Preset::RealOnly && self.latents.is_none() =>
+                    if preset != Preset::RealOnly
+                        && self.latents.is_none()
+                        && self.encoded_latents.is_none() =>
                 {
                     return needs("latents");
                 }

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::data_manifest::DataManifest;
-use crate::pipeline::{IMAGENET_7, LatentsTable, MethodKind, MethodTable, PromptsTable, TextClassifierTable};
+use crate::pipeline::{
+    EncodedLatentsTable, IMAGENET_7, LatentsTable, MethodKind, MethodTable, PromptsTable, TextClassifierTable,
+};
 use crate::spec::{
-    CheckpointsSpec, ClassTexts, FeaturesSpec, FewshotSplitsSpec, FineTuneSpec, ImagesSpec, LatentsSpec,
-    Method, MetricsSpec, PredictionSource, PredictionsSpec, PromptProvider, PromptsSpec, StageSpec,
-    ViewAugment, WeightsUsed,
+    CheckpointsSpec, ClassTexts, EncodedLatentsSpec, FeaturesSpec, FewshotSplitsSpec, FineTuneSpec,
+    ImagesSpec, LatentsSpec, Method, MetricsSpec, PredictionSource, PredictionsSpec, PromptProvider,
+    PromptsSpec, SelectionSpec, StageSpec, ViewAugment, WeightsUsed,
 };
 use crate::{
     ArtifactId, CheckpointRef, Digest, Error, Pipeline, Seed, Shots, Unit, checkpoint_digest, file_digests,
@@ -187,6 +189,14 @@ impl Expansion<'_> {
     fn latents(&mut self, table: &LatentsTable) -> Result<ArtifactId, Error> {
         let prompts = self.prompts()?;
         let dataset = self.pipeline.dataset.clone();
+        let selection = match &table.selection {
+            Some(selection) => Some(SelectionSpec {
+                clip: self.checkpoint(&selection.clip)?,
+                template: selection.template.clone(),
+                keep_per_class: selection.keep_per_class,
+            }),
+            None => None,
+        };
         let spec = LatentsSpec {
             dataset,
             checkpoint: self.checkpoint(&table.checkpoint)?,
@@ -197,8 +207,27 @@ impl Expansion<'_> {
             negative_prompt: table.negative_prompt.clone(),
             seed: table.seed,
             num_parts: table.num_parts,
+            options: table.options.clone(),
+            selection,
         };
         self.add(StageSpec::Latents(spec), &[("prompts", &prompts)])
+    }
+
+    fn encoded_latents(
+        &mut self,
+        table: &EncodedLatentsTable,
+        cell: Cell,
+        images: &ArtifactId,
+        shots: &ArtifactId,
+    ) -> Result<ArtifactId, Error> {
+        let spec = EncodedLatentsSpec {
+            dataset: self.pipeline.dataset.clone(),
+            checkpoint: self.checkpoint(&table.checkpoint)?,
+            run: format!("{}-shots{}-seed{}", table.checkpoint.to_lowercase(), cell.shots, cell.seed),
+            image_size: table.image_size,
+            num_parts: table.num_parts,
+        };
+        self.add(StageSpec::EncodedLatents(spec), &[("images", images), ("fewshot-splits", shots)])
     }
 
     fn backbone(&mut self, id: &str, images: &ArtifactId) -> Result<Backbone, Error> {
@@ -233,9 +262,13 @@ impl Expansion<'_> {
             }),
             &[("images", images)],
         )?;
+        let encoded = match &self.pipeline.encoded_latents {
+            Some(table) => Some(self.encoded_latents(table, cell, images, &shots)?),
+            None => None,
+        };
         for backbone in backbones {
             for table in &self.pipeline.methods {
-                self.run(table, backbone, cell, images, &shots, latents)?;
+                self.run(table, backbone, cell, images, &shots, encoded.as_ref().or(latents))?;
             }
         }
         Ok(())

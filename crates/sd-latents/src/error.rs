@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pipeline_spec::{ArtifactKind, Digest};
+use pipeline_spec::{ArtifactId, ArtifactKind, Digest};
 
 /// A failure of the stage.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +17,9 @@ pub enum Error {
     /// Stable Diffusion cannot be loaded or run.
     #[error("{0}")]
     Model(#[from] sd_model::Error),
+    /// CLIP cannot be loaded or run.
+    #[error("{0}")]
+    Clip(#[from] clip_model::Error),
     /// The stage was asked for a kind that it does not write.
     #[error("`sd-latents` writes `latents`, the spec asks for `{found}`; run `{stage}` on it", stage = found.stage())]
     NotMine {
@@ -39,7 +42,7 @@ pub enum Error {
     /// A prompt does not fit the text encoder.
     #[error(
         "class `{class_name}`, prompt {prompt_index} has {num_tokens} tokens, the text encoder takes {limit}: \
-         shorten it (`{prompt}`)"
+         shorten it (`{prompt}`), or set `options.long_prompts = \"truncate\"`"
     )]
     PromptTooLong {
         /// The class.
@@ -54,7 +57,10 @@ pub enum Error {
         limit: usize,
     },
     /// The negative prompt does not fit the text encoder.
-    #[error("field `negative_prompt` has {num_tokens} tokens, the text encoder takes {limit}: shorten it")]
+    #[error(
+        "the negative prompt has {num_tokens} tokens, the text encoder takes {limit}: shorten it, or set \
+         `options.long_prompts = \"truncate\"`"
+    )]
     NegativePromptTooLong {
         /// Its tokens, with start and end.
         num_tokens: usize,
@@ -64,18 +70,72 @@ pub enum Error {
     /// A batch of no samples was asked for.
     #[error("`--batch` is 0: expected at least 1")]
     EmptyBatch,
-    /// There are more parts than samples.
-    #[error("field `num_parts`: expected at most {num_rows}, the number of samples, found `{num_parts}`")]
+    /// There are more parts than samples, or than classes where samples are selected by class.
+    #[error("field `num_parts`: expected at most {count}, the number of {what}, found `{num_parts}`")]
     TooManyParts {
         /// Parts asked for.
         num_parts: u32,
+        /// How many there are.
+        count: usize,
+        /// Of what.
+        what: &'static str,
+    },
+    /// A class has fewer samples than are to be kept.
+    #[error(
+        "field `selection.keep_per_class`: expected at most {found}, the samples of class `{class_name}`, \
+         found `{expected}`"
+    )]
+    TooFewSamples {
+        /// The class.
+        class_name: String,
+        /// Samples to be kept.
+        expected: u32,
         /// Samples there are.
-        num_rows: usize,
+        found: usize,
+    },
+    /// The image size does not fit the autoencoder.
+    #[error(
+        "{what} is {found}: expected a multiple of {multiple}, the scale of the checkpoint's autoencoder"
+    )]
+    ImageSize {
+        /// Field or argument.
+        what: &'static str,
+        /// Pixels asked for.
+        found: u32,
+        /// Pixels of one position of a latent.
+        multiple: u32,
+    },
+    /// An image of the shot list cannot be encoded.
+    #[error("artifact `{artifact}`: image `{sample_id}` {problem}")]
+    ImageRow {
+        /// The images.
+        artifact: Box<ArtifactId>,
+        /// The image.
+        sample_id: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A file of noise cannot be used.
+    #[error("`{}`: {problem}", path.display())]
+    Noise {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and found.
+        problem: String,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot access `{}`", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
     },
     /// A sample came out unusable.
     #[error(
         "{sample}: its latent {problem}; nothing of the part was written: check the checkpoint, \
-         and try a lower `guidance_scale`"
+         and try a lower `guidance_scale` or f32"
     )]
     BadSample {
         /// Class, prompt and sample.
@@ -109,6 +169,24 @@ pub enum Error {
         /// What the encoder or the system said.
         #[source]
         source: image::ImageError,
+    },
+    /// A sheet has too many pixels.
+    #[error(
+        "the sheet would have {width} x {height} pixels: lower `--per-class` or `--tile`, or show one `--part`"
+    )]
+    SheetTooLarge {
+        /// Its width.
+        width: u32,
+        /// Its height.
+        height: u32,
+    },
+    /// A part is not committed.
+    #[error("artifact `{id}` has no committed part {part}; run `sd-latents` on its unit")]
+    NoPart {
+        /// The artifact.
+        id: String,
+        /// The part.
+        part: u32,
     },
     /// A sheet of nothing was asked for.
     #[error("artifact `{id}` has no rows to show")]

@@ -1,26 +1,29 @@
-//! The `sd-latents` stage: prompts in, Stable Diffusion latents and images out.
+//! The `sd-latents` stage: Stable Diffusion latents, of samples drawn from prompts or of real images.
 //!
-//! Reads the `prompts` artifact and writes the `latents` artifact. What a sample is depends on the spec and on the
-//! sample's own place only: its noise is drawn on the host from (seed, class, prompt, sample), so that shards, restarts
-//! and the order of the work do not matter. Batch size and device may change the last digits, no more.
+//! Reads the `prompts` artifact, or `images` with a shot list, and writes the `latents` artifact. What a sample is depends
+//! on the spec and on the sample's own place only: its noise is drawn on the host from (seed, class, prompt, sample), so
+//! that shards, restarts and the order of the work do not matter. Batch size and device may change the last digits, no
+//! more.
 
+mod encode;
 mod error;
-pub mod generate;
+mod generate;
+mod model;
+mod picture;
+pub mod sample;
 pub mod samples;
+mod select;
 pub mod sheet;
 
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-use artifacts::{ArtifactReader, ArtifactWriter, FileContext, LatentRow, PromptRow, SchemaInfo, Shard};
+use artifacts::{ArtifactWriter, LatentRow, SchemaInfo, Shard};
 use burn::tensor::Device;
-use pipeline_spec::spec::{LatentsSpec, Scheduler};
-use pipeline_spec::{CheckpointRef, StageSpec, Store, Unit, checkpoint_digest};
-use sd_model::StableDiffusion;
+use pipeline_spec::{StageSpec, Store, Unit};
 
 pub use error::Error;
-use generate::Generator;
 
 /// Where and how the samples are made; nothing here changes what they are.
 #[derive(Debug, Clone)]
@@ -61,7 +64,7 @@ pub enum Ending {
 ///
 /// # Errors
 ///
-/// Fails if the unit is of another stage, the checkpoint is not the pinned one, a prompt is too long, a sample comes out
+/// Fails if the unit is of another stage, the checkpoint is not the pinned one, an input does not fit, a sample comes out
 /// unusable, or a part cannot be written.
 pub fn run(
     unit: &Unit,
@@ -69,60 +72,40 @@ pub fn run(
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Ending, Error> {
     let started = Instant::now();
-    let StageSpec::Latents(spec) = &unit.spec else { return Err(Error::NotMine { found: unit.spec.kind() }) };
-    let reader = ArtifactReader::open(settings.store, unit.input("prompts")?)?;
-    let prompts = reader.rows::<PromptRow>()?;
-    let samples = samples::samples(&prompts, spec.samples_per_prompt);
-    let rows_of = |part| samples::part_rows(samples.len(), spec.num_parts, part);
-    rows_of(0)?;
-    let writer = ArtifactWriter::open(settings.store, unit, spec.num_parts, file_context(spec))?;
-    let missing = writer.missing_parts(settings.shard);
-    if !missing.is_empty() {
-        let model = load(&spec.checkpoint, settings)?;
-        generate::check_prompts(&model, &prompts)?;
-        let info = SchemaInfo {
-            class_names: reader.class_names()?.to_vec(),
-            tensor_shape: model.latent_shape().to_vec(),
-            ..SchemaInfo::default()
-        };
-        let mut generator = Generator::new(spec, &model, settings.batch)?;
-        let mut total = 0;
-        for &part in &missing {
-            total += rows_of(part)?.len();
-        }
-        let mut before = 0;
-        for part in missing {
-            let part_samples = &samples[rows_of(part)?];
-            let mut tick = |done| progress(Progress { done: before + done, total });
-            let Some(rows) = generator.part(part_samples, &mut tick)? else { return Ok(Ending::Stopped) };
-            writer.write_part::<LatentRow>(part, &rows, &info)?;
-            tracing::info!(part, num_parts = spec.num_parts, rows = rows.len(), "committed a part");
-            before += rows.len();
-        }
+    if settings.batch == 0 {
+        return Err(Error::EmptyBatch);
     }
+    let parts = match &unit.spec {
+        StageSpec::Latents(spec) => generate::parts(unit, spec, settings, progress)?,
+        StageSpec::EncodedLatents(spec) => encode::parts(unit, spec, settings, progress)?,
+        other => return Err(Error::NotMine { found: other.kind() }),
+    };
+    let Some(writer) = parts else { return Ok(Ending::Stopped) };
     for conflict in writer.conflicts() {
         tracing::warn!(file = conflict.file, kept = %conflict.kept, "another process made the part with other content");
     }
     Ok(Ending::Done(writer.finish(settings.device_name, started)?))
 }
 
-/// What the files say about their making beside the spec.
-fn file_context(spec: &LatentsSpec) -> FileContext {
-    let scheduler = match spec.scheduler {
-        Scheduler::Ddim => "ddim",
-    };
-    FileContext::new(env!("CARGO_PKG_VERSION"))
-        .with("checkpoint", &spec.checkpoint.id)
-        .with("checkpoint_digest", spec.checkpoint.digest.as_str())
-        .with("scheduler", scheduler)
-}
+/// The rows of a part with what describes them; `None` if the work was stopped.
+type Part = Option<(Vec<LatentRow>, SchemaInfo)>;
 
-/// Loads the checkpoint after its digest is checked.
-fn load(checkpoint: &CheckpointRef, settings: &Settings<'_>) -> Result<StableDiffusion, Error> {
-    let path = settings.weights.join(&checkpoint.id);
-    let found = checkpoint_digest(&path)?;
-    if found != checkpoint.digest {
-        return Err(Error::Checkpoint { path, expected: checkpoint.digest.clone(), found });
+/// Writes `missing` parts, each a run of `lengths[part]` samples; false if the work was stopped.
+fn write_parts(
+    writer: &ArtifactWriter,
+    missing: &[u32],
+    lengths: &[usize],
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    make: &mut dyn FnMut(u32, &mut dyn FnMut(usize) -> ControlFlow<()>) -> Result<Part, Error>,
+) -> Result<bool, Error> {
+    let total = missing.iter().map(|&part| lengths[part as usize]).sum();
+    let mut before = 0;
+    for &part in missing {
+        let mut tick = |done| progress(Progress { done: before + done, total });
+        let Some((rows, info)) = make(part, &mut tick)? else { return Ok(false) };
+        writer.write_part::<LatentRow>(part, &rows, &info)?;
+        tracing::info!(part, num_parts = lengths.len(), rows = rows.len(), "committed a part");
+        before += lengths[part as usize];
     }
-    Ok(StableDiffusion::from_folder(&path, settings.device)?)
+    Ok(true)
 }

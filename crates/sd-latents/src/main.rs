@@ -1,65 +1,48 @@
 //! The `sd-latents` binary.
 
+mod args;
+
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use artifacts::Outcome;
 use backend::DeviceSpec;
-use clap::{Args, CommandFactory, FromArgMatches, Parser};
-use pipeline_spec::{ArtifactId, Stage, Store};
-use sd_latents::{Ending, Error, Settings};
-use stage_cli::{Context, DeviceArgs, InputFault, Progress, SpecFault, StageArgs};
+use clap::{Args, CommandFactory, FromArgMatches};
+use pipeline_spec::{Stage, Store};
+use sd_latents::{Ending, Error, Settings, sample, sheet};
+use stage_cli::{Context, InputFault, LogFormat, Progress, SpecFault};
 
-/// Draws latents and images from prompts with Stable Diffusion.
-#[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-struct GenerateArgs {
-    #[command(flatten)]
-    stage: StageArgs,
-    #[command(flatten)]
-    device: DeviceArgs,
-    /// Samples that go through the networks together; does not change them.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
-    batch: u16,
-}
-
-/// Draw a contact sheet of latents beside their images.
-#[derive(Debug, Args)]
-struct ShowArgs {
-    /// Folder of the artifacts.
-    #[arg(long, value_name = "DIR", env = "FLIER_STORE", default_value = "store")]
-    store: PathBuf,
-    /// The artifact: its path below the store, `latents-v1/<dataset>/<slug>-<key>`.
-    #[arg(long, value_name = "ID")]
-    artifact: ArtifactId,
-    /// The PNG file to write.
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
-    /// Samples of each class at most.
-    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..))]
-    per_class: u16,
-}
+use args::{GenerateArgs, SampleArgs, ShowArgs};
 
 fn main() -> ExitCode {
     // The stage's own arguments stand without a subcommand; derived code cannot make them optional as a whole.
-    let show = ShowArgs::augment_args(clap::Command::new("show"));
-    let matches = GenerateArgs::command().subcommand(show).get_matches();
+    let commands = [
+        ShowArgs::augment_args(clap::Command::new("show")),
+        SampleArgs::augment_args(clap::Command::new("sample")),
+    ];
+    let matches = GenerateArgs::command().subcommands(commands).get_matches();
     match matches.subcommand() {
-        Some((_, matches)) => {
+        Some(("show", matches)) => {
             let args = ShowArgs::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
             let store = Store::new(&args.store);
-            let per_class = usize::from(args.per_class);
-            stage_cli::finish(
-                sd_latents::sheet::show(&store, &args.artifact, per_class, &args.out).map_err(Into::into),
-            )
+            stage_cli::finish(sheet::show(&store, &args.artifact, args.show(), &args.out).map_err(Into::into))
+        }
+        Some((_, matches)) => {
+            let args = SampleArgs::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
+            stage_cli::finish(draw(args))
         }
         None => {
             let args = GenerateArgs::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
             stage_cli::run(Stage::SdLatents, &args.stage, |context| generate(&args, context))
         }
     }
+}
+
+fn draw(args: SampleArgs) -> anyhow::Result<()> {
+    stage_cli::logging::init(LogFormat::Text, 0, &stage_cli::progress::Display::new(false));
+    let device = args.device.parse::<DeviceSpec>()?.open()?;
+    sample::sample(&args.request(), &device).map_err(fault)
 }
 
 fn generate(args: &GenerateArgs, context: &Context) -> anyhow::Result<()> {
@@ -98,9 +81,17 @@ fn generate(args: &GenerateArgs, context: &Context) -> anyhow::Result<()> {
 fn fault(error: Error) -> anyhow::Error {
     match error {
         Error::TooManyParts { .. }
+        | Error::TooFewSamples { .. }
+        | Error::ImageSize { .. }
         | Error::NegativePromptTooLong { .. }
         | Error::Model(sd_model::Error::NumInferenceSteps { .. }) => SpecFault(error.to_string()).into(),
-        error @ (Error::Checkpoint { .. } | Error::PromptTooLong { .. }) => InputFault::new(error).into(),
+        // What the networks' crates refuse is a file of a checkpoint.
+        error @ (Error::Checkpoint { .. }
+        | Error::Model(_)
+        | Error::Clip(_)
+        | Error::PromptTooLong { .. }
+        | Error::ImageRow { .. }
+        | Error::Noise { .. }) => InputFault::new(error).into(),
         error => error.into(),
     }
 }

@@ -57,7 +57,8 @@ pub fn draw(plan: &Plan, store: &Store) -> Result<Pictures, Error> {
         }
         is_there.then(|| id.clone())
     };
-    let latents = present(outputs(|s| matches!(s, StageSpec::Latents(_))).next());
+    let is_latents = |s: &StageSpec| matches!(s, StageSpec::Latents(_) | StageSpec::EncodedLatents(_));
+    let latents = present(outputs(is_latents).next());
     let images = present(outputs(|s| matches!(s, StageSpec::Images(_))).next());
     let shot_list = present(largest_shot_list(plan));
     let generated = match &latents {

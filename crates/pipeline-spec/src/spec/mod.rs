@@ -12,7 +12,10 @@ mod trainer;
 pub use dataset_pack::{FewshotSplitsSpec, ImagesSpec, ShortClass, ValShots};
 pub use evaluator::{MetricsSpec, PredictionSource, PredictionsSpec, WeightsUsed};
 pub use prompt_gen::{PromptProvider, PromptsSpec};
-pub use sd_latents::{LatentsSpec, Scheduler};
+pub use sd_latents::{
+    EncodedLatentsSpec, HalfType, LatentsOptions, LatentsSpec, LongPrompts, Scheduler, SelectionSpec,
+    TimestepSpacing,
+};
 pub use trainer::{
     Augment, CheckpointsSpec, ClassTexts, Coupling, FeaturesSpec, FineTuneSpec, Freeze, GeneratedUse,
     HeadInit, LinearProbeSpec, Method, OptimizerSpec, Pool, Preset, Schedule, Select, TipAdapterSpec,
@@ -23,14 +26,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ArtifactKind, DatasetId, Error, Stage};
 
-/// What to compute: one variant per artifact kind.
+/// What to compute: one variant per artifact kind, two for latents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "spec", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum StageSpec {
     /// `prompt-gen` writes prompts.
     Prompts(PromptsSpec),
-    /// `sd-latents` writes latents and images.
+    /// `sd-latents` writes latents and images that it draws.
     Latents(LatentsSpec),
+    /// `sd-latents` writes latents of real images.
+    EncodedLatents(EncodedLatentsSpec),
     /// `dataset-pack` writes real images.
     Images(ImagesSpec),
     /// `dataset-pack` writes a shot list.
@@ -63,7 +68,7 @@ impl StageSpec {
     pub fn kind(&self) -> ArtifactKind {
         match self {
             Self::Prompts(_) => ArtifactKind::Prompts,
-            Self::Latents(_) => ArtifactKind::Latents,
+            Self::Latents(_) | Self::EncodedLatents(_) => ArtifactKind::Latents,
             Self::Images(_) => ArtifactKind::Images,
             Self::FewshotSplits(_) => ArtifactKind::FewshotSplits,
             Self::Features(_) => ArtifactKind::Features,
@@ -83,6 +88,7 @@ impl StageSpec {
         match self {
             Self::Prompts(_) => prompt_gen::CODE_VERSION,
             Self::Latents(_) => sd_latents::CODE_VERSION,
+            Self::EncodedLatents(_) => sd_latents::ENCODED_CODE_VERSION,
             Self::Images(_) => dataset_pack::IMAGES_CODE_VERSION,
             Self::FewshotSplits(_) => dataset_pack::FEWSHOT_SPLITS_CODE_VERSION,
             Self::Features(_) => trainer::FEATURES_CODE_VERSION,
@@ -97,6 +103,7 @@ impl StageSpec {
         match self {
             Self::Prompts(s) => &s.dataset,
             Self::Latents(s) => &s.dataset,
+            Self::EncodedLatents(s) => &s.dataset,
             Self::Images(s) => &s.dataset,
             Self::FewshotSplits(s) => &s.dataset,
             Self::Features(s) => &s.dataset,
@@ -111,6 +118,7 @@ impl StageSpec {
         match self {
             Self::Prompts(s) => s.slug(),
             Self::Latents(s) => s.slug(),
+            Self::EncodedLatents(s) => s.run.clone(),
             Self::Images(s) => s.slug(),
             Self::FewshotSplits(s) => s.slug(),
             Self::Features(s) => s.slug(),
@@ -123,15 +131,15 @@ impl StageSpec {
     /// The artifacts it reads.
     pub fn input_slots(&self) -> Vec<InputSlot> {
         let images = slot("images", ArtifactKind::Images);
+        let shots = slot("fewshot-splits", ArtifactKind::FewshotSplits);
         match self {
             Self::Prompts(_) | Self::Images(_) => vec![],
             Self::Latents(_) => vec![slot("prompts", ArtifactKind::Prompts)],
+            Self::EncodedLatents(_) => vec![images, shots],
             Self::FewshotSplits(_) => vec![images],
             Self::Features(s) => match s.view {
                 ViewAugment::Center => vec![images],
-                ViewAugment::CropFlip { .. } => {
-                    vec![images, slot("fewshot-splits", ArtifactKind::FewshotSplits)]
-                }
+                ViewAugment::CropFlip { .. } => vec![images, shots],
             },
             Self::Checkpoints(s) => s.input_slots(),
             Self::Predictions(s) => {
@@ -166,6 +174,7 @@ impl StageSpec {
         match self {
             Self::Prompts(s) => s.check(),
             Self::Latents(s) => s.check(),
+            Self::EncodedLatents(s) => s.check(),
             Self::Images(s) => s.check(),
             Self::FewshotSplits(s) => s.check(),
             Self::Features(s) => s.check(),

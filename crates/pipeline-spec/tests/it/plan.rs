@@ -1,6 +1,7 @@
 //! The expansion of a pipeline.
 
-use pipeline_spec::pipeline::TextClassifierTable;
+use pipeline_spec::pipeline::{EncodedLatentsTable, SelectionTable, TextClassifierTable};
+use pipeline_spec::spec::{LatentsOptions, Scheduler, TimestepSpacing};
 use pipeline_spec::{ArtifactId, ArtifactKind, Pipeline, Plan, Unit};
 use std::collections::BTreeSet;
 
@@ -147,4 +148,86 @@ fn texts_of_the_manifest_are_its_templates() {
     let templates = |template: &str| TextClassifierTable::Templates { templates: vec![template.to_owned()] };
     assert_eq!(by_manifest, outputs_with(&fixture, |p| p.text_classifier = templates("my toy {}")));
     assert_ne!(by_manifest, outputs_with(&fixture, |p| p.text_classifier = templates("a toy {}")));
+}
+
+#[test]
+fn encoded_latents_are_made_for_each_shot_list_and_read_in_its_cell() {
+    let fixture = Fixture::new();
+    let mut pipeline = Pipeline::read(&fixture.path("pipeline.toml")).unwrap();
+    pipeline.latents = None;
+    pipeline.encoded_latents =
+        Some(EncodedLatentsTable { checkpoint: "sd-a".to_owned(), image_size: 64, num_parts: 1 });
+    let plan = Plan::new(pipeline, &fixture.path("data-manifests"), &fixture.path("models")).unwrap();
+    assert_eq!(count(&plan, ArtifactKind::Latents), 2 * 3);
+    assert_eq!(count(&plan, ArtifactKind::Prompts), 0);
+    let mut readers = 0;
+    for planned in &plan.units {
+        let Some(latents) = planned.unit.inputs.get("latents") else { continue };
+        let shots = &planned.unit.inputs["fewshot-splits"];
+        let made = plan.units.iter().find(|unit| unit.output == *latents).unwrap();
+        assert_eq!(made.unit.inputs["fewshot-splits"], *shots, "{}", planned.output);
+        readers += 1;
+    }
+    assert_eq!(readers, 2 * 2 * 3, "one fine-tuned method with latents on two backbones");
+}
+
+#[test]
+fn a_selection_is_pinned_by_the_digest_of_its_clip() {
+    let fixture = Fixture::new();
+    let plain = outputs_with(&fixture, |_| ());
+    let select = |p: &mut Pipeline| {
+        let (clip, template) = ("clip-a".to_owned(), "a {}".to_owned());
+        let table = p.latents.as_mut().unwrap();
+        table.selection = Some(SelectionTable { clip, template, keep_per_class: 2 });
+    };
+    let latents =
+        |ids: &BTreeSet<ArtifactId>| ids.iter().find(|id| id.kind == ArtifactKind::Latents).unwrap().clone();
+    let selected = outputs_with(&fixture, select);
+    assert_ne!(latents(&plain), latents(&selected));
+    std::fs::write(fixture.path("models/clip-a/config.json"), "{}").unwrap();
+    assert_ne!(latents(&selected), latents(&outputs_with(&fixture, select)));
+}
+
+#[test]
+fn options_that_do_not_fit_the_sampler_are_refused() {
+    let fixture = Fixture::new();
+    let plan = |scheduler: Scheduler, options: LatentsOptions| {
+        let mut pipeline = Pipeline::read(&fixture.path("pipeline.toml")).unwrap();
+        let table = pipeline.latents.as_mut().unwrap();
+        (table.scheduler, table.options) = (scheduler, Some(options));
+        Plan::new(pipeline, &fixture.path("data-manifests"), &fixture.path("models"))
+    };
+    let none = LatentsOptions::default;
+    let karras = || LatentsOptions { use_karras_sigmas: Some(true), ..none() };
+    let eta = |eta| LatentsOptions { eta: Some(eta), ..none() };
+    let spacing = || LatentsOptions { timestep_spacing: Some(TimestepSpacing::Trailing), ..none() };
+    let steps = |steps: &[u32]| LatentsOptions { latent_steps: Some(steps.to_vec()), ..none() };
+    for (scheduler, options, field) in [
+        (Scheduler::Ddim, none(), "options"),
+        (Scheduler::Ddim, karras(), "options.use_karras_sigmas"),
+        (Scheduler::EulerAncestral, karras(), "options.use_karras_sigmas"),
+        (Scheduler::Euler, eta(0.5), "options.eta"),
+        (Scheduler::Ddim, eta(1.5), "options.eta"),
+        (Scheduler::Ddim, eta(f64::NAN), "options.eta"),
+        (Scheduler::Lcm, spacing(), "options.timestep_spacing"),
+        (Scheduler::Ddim, steps(&[]), "options.latent_steps"),
+        (Scheduler::Ddim, steps(&[2, 2]), "options.latent_steps"),
+        (Scheduler::Ddim, steps(&[0, 2]), "options.latent_steps"),
+        (Scheduler::Ddim, steps(&[5]), "options.latent_steps"),
+    ] {
+        let message = plan(scheduler, options).unwrap_err().to_string();
+        assert!(
+            message.contains(&format!("`{field}`")) && message.contains("expected"),
+            "{field}: {message}"
+        );
+    }
+    for (scheduler, options) in [
+        (Scheduler::Euler, karras()),
+        (Scheduler::DpmSolverMultistep, karras()),
+        (Scheduler::Ddim, eta(1.0)),
+        (Scheduler::Pndm, spacing()),
+        (Scheduler::Lcm, steps(&[1, 4])),
+    ] {
+        plan(scheduler, options).unwrap();
+    }
 }

@@ -1,6 +1,10 @@
 //! The stage from prompts to latents on disk, with a tiny Stable Diffusion of random weights.
 
 mod binary;
+mod encoded;
+mod options;
+mod processes;
+mod sample;
 mod tiny;
 
 use std::ops::ControlFlow;
@@ -9,6 +13,7 @@ use std::path::Path;
 use artifacts::{ArtifactReader, LatentRow, Outcome, Shard};
 use backend::DeviceSpec;
 use pipeline_spec::{StageSpec, Store, Unit};
+use sd_latents::sheet::Show;
 use sd_latents::{Ending, Progress, Settings};
 
 const PROMPTS: [(u32, &str); 3] = [(0, "a photo of a cat"), (0, "a cat"), (1, "a photo of a sea lion")];
@@ -136,10 +141,21 @@ fn rows_are_in_order_and_hold_what_they_say() {
     assert_eq!(rows[8].image_path, "sea_lion-000-000.png");
 
     let sheet = place.folder.path().join("sheet.png");
-    sd_latents::sheet::show(&store, &unit.output(), 3, &sheet).unwrap();
+    let all = Show { part: None, per_class: 3, tile: 128 };
+    sd_latents::sheet::show(&store, &unit.output(), all, &sheet).unwrap();
     let sheet = image::open(sheet).unwrap();
     // Six tiles of 16 pixels and gaps of 4 on each of two lines.
     assert_eq!((sheet.width(), sheet.height()), (124, 44));
+
+    let path = place.folder.path().join("part.png");
+    let part = Show { part: Some(1), per_class: 9, tile: 8 };
+    sd_latents::sheet::show(&store, &unit.output(), part, &path).unwrap();
+    let sheet = image::open(path).unwrap();
+    // Two samples of the first class, four of the second; tiles of 8 pixels.
+    assert_eq!((sheet.width(), sheet.height()), (4 + 8 * 12, 4 + 2 * 12));
+    let missing = Show { part: Some(2), ..part };
+    let error = sd_latents::sheet::show(&store, &unit.output(), missing, &place.folder.path().join("x.png"));
+    assert!(error.unwrap_err().to_string().contains("no committed part 2"));
 }
 
 #[test]
@@ -175,10 +191,7 @@ fn bad_settings_are_refused_before_anything_is_written() {
     let (store, unit) = place.unit("store", &PROMPTS, 1);
     let message = run(&unit, &store, &place.weights(), Shard::default(), 0).unwrap_err().to_string();
     assert!(message.contains("`--batch`"), "{message}");
-    let prompts = Unit { spec: unit.spec.clone(), inputs: unit.inputs.clone() };
-    let StageSpec::Latents(spec) = &prompts.spec else { unreachable!() };
-    let steps = pipeline_spec::spec::LatentsSpec { num_inference_steps: 1000, ..spec.clone() };
-    let unit = Unit { spec: StageSpec::Latents(steps), inputs: prompts.inputs };
+    let unit = tiny::changed(&unit, |spec| spec.num_inference_steps = 1000);
     let message = run(&unit, &store, &place.weights(), Shard::default(), 4).unwrap_err().to_string();
     assert!(message.contains("num_inference_steps"), "{message}");
 }

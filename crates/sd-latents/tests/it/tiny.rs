@@ -5,24 +5,30 @@ use std::path::Path;
 
 use artifacts::{ArtifactWriter, FileContext, PromptRow, SchemaInfo, Shard};
 use backend::DeviceSpec;
-use clip_model::{Activation, SaveDtype, TextConfig, train_bpe};
+use clip_model::{
+    Activation, ClipConfig, Preprocess, SaveDtype, TextConfig, Tokenizer, VisionConfig,
+    VisionTransformerConfig, train_bpe,
+};
 use pipeline_spec::spec::{LatentsSpec, PromptProvider, PromptsSpec, Scheduler};
 use pipeline_spec::{CheckpointRef, DatasetId, Digest, StageSpec, Store, Unit, checkpoint_digest};
 use sd_model::{
-    AttentionHeadDim, AutoencoderKlConfig, DownBlockType, PredictionType, SchedulerClass, SchedulerConfig,
-    StableDiffusion, UNet2DConditionConfig, UpBlockType,
+    AttentionHeadDim, AutoencoderKlConfig, DownBlockType, SchedulerClass, SchedulerConfig, StableDiffusion,
+    UNet2DConditionConfig, UpBlockType,
 };
 
 /// Name of the checkpoint folder.
 pub const CHECKPOINT: &str = "tiny-sd";
+/// Name of the CLIP folder.
+pub const CLIP: &str = "tiny-clip";
 /// Tokens that the text encoder takes, start and end included.
 pub const CONTEXT_LENGTH: usize = 20;
 
-/// Writes the model below `weights`.
-pub fn save_model(weights: &Path) {
-    let device = DeviceSpec::Cpu.open().unwrap();
-    let tokenizer = train_bpe(&["a photo of a cat".to_owned(), "a photo of a sea lion".to_owned()], 540);
-    let text_config = TextConfig {
+fn tokenizer() -> Tokenizer {
+    train_bpe(&["a photo of a cat".to_owned(), "a photo of a sea lion".to_owned()], 540)
+}
+
+fn text_config(tokenizer: &Tokenizer) -> TextConfig {
+    TextConfig {
         vocab_size: tokenizer.vocab_size(),
         hidden_size: 16,
         intermediate_size: 32,
@@ -33,7 +39,42 @@ pub fn save_model(weights: &Path) {
         layer_norm_eps: 1e-5,
         eos_token_id: 513,
         bos_token_id: 512,
+    }
+}
+
+/// Writes a CLIP below `weights`.
+pub fn save_clip(weights: &Path) {
+    let device = DeviceSpec::Cpu.open().unwrap();
+    device.seed(5);
+    let tokenizer = tokenizer();
+    let vision = VisionTransformerConfig {
+        hidden_size: 16,
+        intermediate_size: 32,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        image_size: 16,
+        patch_size: 8,
+        hidden_act: Activation::QuickGelu,
+        layer_norm_eps: 1e-5,
     };
+    let config = ClipConfig {
+        text_config: text_config(&tokenizer),
+        vision_config: VisionConfig::VisionTransformer(vision),
+        projection_dim: 12,
+        logit_scale_init_value: 2.6592,
+    };
+    let dir = weights.join(CLIP);
+    std::fs::create_dir_all(&dir).unwrap();
+    config.init(&device).save_to_folder(&config, &dir, SaveDtype::F32).unwrap();
+    tokenizer.save_to_folder(&dir).unwrap();
+    Preprocess::new(16).save(&dir).unwrap();
+}
+
+/// Writes the model below `weights`.
+pub fn save_model(weights: &Path) {
+    let device = DeviceSpec::Cpu.open().unwrap();
+    let tokenizer = tokenizer();
+    let text_config = text_config(&tokenizer);
     let unet_config = UNet2DConditionConfig {
         sample_size: 8,
         down_block_types: vec![DownBlockType::CrossAttnDownBlock2D, DownBlockType::DownBlock2D],
@@ -56,7 +97,7 @@ pub fn save_model(weights: &Path) {
         clip_sample: Some(false),
         set_alpha_to_one: Some(false),
         steps_offset: Some(1),
-        prediction_type: Some(PredictionType::Epsilon),
+        prediction_type: Some(sd_model::PredictionType::Epsilon),
         ..SchedulerConfig::default()
     };
     let model = StableDiffusion {
@@ -123,11 +164,20 @@ pub fn unit(weights: &Path, prompts: &Unit, num_parts: u32) -> Unit {
         negative_prompt: String::new(),
         seed: 7,
         num_parts,
+        options: None,
+        selection: None,
     };
     let inputs = BTreeMap::from([("prompts".to_owned(), prompts.output())]);
     Unit { spec: StageSpec::Latents(spec), inputs }
 }
 
-fn dataset() -> DatasetId {
+/// The unit with its spec changed.
+pub fn changed(unit: &Unit, change: impl FnOnce(&mut LatentsSpec)) -> Unit {
+    let StageSpec::Latents(mut spec) = unit.spec.clone() else { unreachable!() };
+    change(&mut spec);
+    Unit { spec: StageSpec::Latents(spec), inputs: unit.inputs.clone() }
+}
+
+pub fn dataset() -> DatasetId {
     DatasetId::try_from("animals".to_owned()).unwrap()
 }

@@ -210,6 +210,8 @@ pub fn latents_unit(prompts: &ArtifactId) -> Unit {
         negative_prompt: String::new(),
         seed: 1,
         num_parts: 1,
+        options: None,
+        selection: None,
     };
     unit(StageSpec::Latents(spec), &[("prompts", prompts)])
 }
