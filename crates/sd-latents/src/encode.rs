@@ -15,7 +15,7 @@ use sd_model::StableDiffusion;
 
 use crate::generate::{check_latent, moments};
 use crate::picture::encode_png;
-use crate::{Error, Part, Progress, Settings, model, samples, write_parts};
+use crate::{Error, Part, Progress, Settings, Tick, model, samples, write_parts};
 
 /// Makes the missing parts of the shard; `None` if the work was stopped.
 pub fn parts(
@@ -38,14 +38,14 @@ pub fn parts(
     let folder = model::folder(&spec.checkpoint, settings)?;
     let model = StableDiffusion::from_folder(&folder, settings.device)?;
     let scale = model.vae_config.scale();
-    if spec.image_size as usize % scale != 0 {
+    if !(spec.image_size as usize).is_multiple_of(scale) {
         let multiple = scale as u32;
         return Err(Error::ImageSize { what: "field `image_size`", found: spec.image_size, multiple });
     }
     let class_names = images.class_names()?.to_vec();
     let encoder = Encoder { model: &model, size: spec.image_size as usize, images: &images };
     let lengths: Vec<usize> = rows.iter().map(ExactSizeIterator::len).collect();
-    let mut make = |part: u32, tick: &mut dyn FnMut(usize) -> ControlFlow<()>| -> Result<Part, Error> {
+    let mut make = |part: u32, tick: &mut Tick<'_>| -> Result<Part, Error> {
         let shots = &shots[rows[part as usize].clone()];
         let files = encoder.images_of(shots)?;
         let (mut rows, mut shape) = (Vec::with_capacity(shots.len()), Vec::new());

@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::picture::encode_png;
 use crate::samples::{self, Sample};
 use crate::select::Selector;
-use crate::{Error, Part, Progress, Settings, model, write_parts};
+use crate::{Error, Part, Progress, Settings, Tick, model, write_parts};
 
 /// Makes the missing parts of the shard; `None` if the work was stopped.
 pub fn parts(
@@ -45,7 +45,7 @@ pub fn parts(
     let mut selector = spec.selection.as_ref().map(|s| Selector::open(s, settings)).transpose()?;
     let class_names = reader.class_names()?.to_vec();
     let lengths: Vec<usize> = rows.iter().map(ExactSizeIterator::len).collect();
-    let mut make = |part: u32, tick: &mut dyn FnMut(usize) -> ControlFlow<()>| -> Result<Part, Error> {
+    let mut make = |part: u32, tick: &mut Tick<'_>| -> Result<Part, Error> {
         let samples = &samples[rows[part as usize].clone()];
         let Some(mut rows) = generator.part(samples, tick)? else { return Ok(None) };
         if let Some(selector) = &mut selector {
@@ -160,7 +160,7 @@ impl<'a> Generator<'a> {
     fn part(
         &mut self,
         samples: &[Sample<'_>],
-        progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
+        progress: &mut Tick<'_>,
     ) -> Result<Option<Vec<LatentRow>>, Error> {
         self.encode_prompts(samples)?;
         let mut rows = Vec::with_capacity(samples.len());

@@ -90,13 +90,16 @@ pub fn run(
 /// The rows of a part with what describes them; `None` if the work was stopped.
 type Part = Option<(Vec<LatentRow>, SchemaInfo)>;
 
+/// Is told the number of finished samples of a part and may stop the work.
+type Tick<'a> = dyn FnMut(usize) -> ControlFlow<()> + 'a;
+
 /// Writes `missing` parts, each a run of `lengths[part]` samples; false if the work was stopped.
 fn write_parts(
     writer: &ArtifactWriter,
     missing: &[u32],
     lengths: &[usize],
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    make: &mut dyn FnMut(u32, &mut dyn FnMut(usize) -> ControlFlow<()>) -> Result<Part, Error>,
+    make: &mut dyn FnMut(u32, &mut Tick<'_>) -> Result<Part, Error>,
 ) -> Result<bool, Error> {
     let total = missing.iter().map(|&part| lengths[part as usize]).sum();
     let mut before = 0;

@@ -113,7 +113,7 @@ fn latent_shape(request: &Request, model: &StableDiffusion) -> Result<[usize; 3]
     let scale = model.vae_config.scale();
     let side = |what: &'static str, pixels: Option<u32>, default: usize| match pixels {
         None => Ok(default),
-        Some(pixels) if pixels > 0 && pixels as usize % scale == 0 => Ok(pixels as usize / scale),
+        Some(pixels) if pixels > 0 && (pixels as usize).is_multiple_of(scale) => Ok(pixels as usize / scale),
         Some(found) => Err(Error::ImageSize { what, found, multiple: scale as u32 }),
     };
     Ok([channels, side("`--height`", request.height, height)?, side("`--width`", request.width, width)?])

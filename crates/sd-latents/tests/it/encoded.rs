@@ -121,7 +121,7 @@ fn the_training_images_of_a_shot_list_are_encoded_and_no_other() {
         let pixels: Vec<f32> = pixels.map(|(c, y, x)| value(c, y, x)).collect();
         let pixels = Tensor::<4>::from_data(TensorData::new(pixels, [1, 3, 16, 16]), &device);
         let latent = model.vae.encode(pixels * 2.0 - 1.0).mean * model.vae_config.scaling_factor;
-        let latent = latent.into_data().to_vec::<f32>().unwrap();
+        let latent = latent.try_into_vec_as::<f32>().unwrap();
         let gap = latent
             .iter()
             .zip(&row.latent)

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use artifacts::{ArtifactReader, LatentRow, Outcome, Shard};
 use backend::DeviceSpec;
-use pipeline_spec::{StageSpec, Store, Unit};
+use pipeline_spec::{Store, Unit};
 use sd_latents::sheet::Show;
 use sd_latents::{Ending, Progress, Settings};
 

@@ -208,7 +208,7 @@ fn the_best_of_each_class_by_clip_are_kept_with_their_scores() {
             tokenizer.encode_batch(&[format!("a photo of a {name}")], tiny::CONTEXT_LENGTH, false).unwrap();
         let ids = TensorData::new(ids.concat(), [1, tiny::CONTEXT_LENGTH]);
         let text = normalize(clip.text_features(Tensor::from_data(ids, &device)));
-        let scores = images.matmul(text.transpose()).into_data().to_vec::<f32>().unwrap();
+        let scores = images.matmul(text.transpose()).try_into_vec_as::<f32>().unwrap();
         let mut ranked: Vec<_> = scores.into_iter().zip(of_class).collect();
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
         ranked.truncate(3);
