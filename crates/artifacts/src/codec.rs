@@ -30,10 +30,6 @@ pub trait RowCodec: Sized + Send + Sync + 'static {
     fn identity(&self) -> String;
     /// Class for which the row stands.
     fn class(&self) -> Option<u32>;
-    /// Whether the row has a value in a column that came after the first version of the schema; those stand last.
-    fn has_added(&self) -> bool {
-        false
-    }
     /// About how many bytes the row takes.
     fn size_hint(&self) -> usize;
     #[doc(hidden)]
@@ -152,6 +148,11 @@ pub(crate) fn uint64(values: impl Iterator<Item = u64>) -> ArrayRef {
     Arc::new(UInt64Array::from_iter_values(values))
 }
 
+/// 64-bit integers with nulls.
+pub(crate) fn optional_uint64(values: impl Iterator<Item = Option<u64>>) -> ArrayRef {
+    Arc::new(values.collect::<UInt64Array>())
+}
+
 /// 32-bit floats.
 pub(crate) fn float32(values: impl Iterator<Item = f32>) -> ArrayRef {
     Arc::new(Float32Array::from_iter_values(values))
@@ -222,6 +223,27 @@ impl<'a> Columns<'a> {
         Ok(values(array.iter().map(|v| v.map(str::to_owned))))
     }
 
+    /// Text of a sparse column: null in every row if the part lacks the column.
+    pub(crate) fn sparse_text(&self, name: &str) -> Result<Values<Option<String>>, Error> {
+        if self.lacks(name) { Ok(self.nulls()) } else { self.optional_text(name) }
+    }
+
+    /// 64-bit integers of a sparse column: null in every row if the part lacks the column.
+    pub(crate) fn sparse_uint64(&self, name: &str) -> Result<Values<Option<u64>>, Error> {
+        if self.lacks(name) {
+            return Ok(self.nulls());
+        }
+        Ok(values(self.typed::<UInt64Array>(name, "uint64")?.iter()))
+    }
+
+    fn lacks(&self, name: &str) -> bool {
+        self.batch.column_by_name(name).is_none()
+    }
+
+    fn nulls<T>(&self) -> Values<Option<T>> {
+        values((0..self.batch.num_rows()).map(|_| None))
+    }
+
     /// Labels that are never null.
     pub(crate) fn labels(&self, name: &str) -> Result<Values<u32>, Error> {
         self.complete::<Int64Array>(name, "int64")?;
@@ -259,10 +281,10 @@ impl<'a> Columns<'a> {
         Ok(values(self.complete::<Float32Array>(name, "float32")?.values().iter().copied()))
     }
 
-    /// 32-bit floats of a column that came later: null in every row of a part without it.
-    pub(crate) fn added_float32(&self, name: &str) -> Result<Values<Option<f32>>, Error> {
-        if self.batch.column_by_name(name).is_none() {
-            return Ok(values(std::iter::repeat_n(None, self.batch.num_rows())));
+    /// 32-bit floats of a sparse column: null in every row if the part lacks the column.
+    pub(crate) fn sparse_float32(&self, name: &str) -> Result<Values<Option<f32>>, Error> {
+        if self.lacks(name) {
+            return Ok(self.nulls());
         }
         Ok(values(self.typed::<Float32Array>(name, "float32")?.iter()))
     }

@@ -45,26 +45,26 @@ pub struct Column {
     pub ty: ColumnType,
     /// Whether a row may have no value; Arrow's own flag is always nullable, see [`schema`].
     pub optional: bool,
-    /// Whether the column came after the first version of the schema: a part in which no row has a value is written
-    /// without it, as before, and a part without it is read as null in every row.
-    pub added: bool,
+    /// Whether the column is left out of a part in which no row has a value, as are columns that came after the first
+    /// version of the schema; a part without it is read as null in every row.
+    pub sparse: bool,
     /// Meaning, for `docs/artifacts.md`.
     pub doc: &'static str,
 }
 
 /// A column that has a value in every row.
 pub(crate) const fn required(name: &'static str, ty: ColumnType, doc: &'static str) -> Column {
-    Column { name, ty, optional: false, added: false, doc }
+    Column { name, ty, optional: false, sparse: false, doc }
 }
 
 /// A column that may be null.
 pub(crate) const fn optional(name: &'static str, ty: ColumnType, doc: &'static str) -> Column {
-    Column { name, ty, optional: true, added: false, doc }
+    Column { name, ty, optional: true, sparse: false, doc }
 }
 
-/// A column that may be null and is left out of parts in which it always is.
-pub(crate) const fn added(name: &'static str, ty: ColumnType, doc: &'static str) -> Column {
-    Column { name, ty, optional: true, added: true, doc }
+/// A column that may be null, and is left out of a part in which it is null in every row.
+pub(crate) const fn sparse(name: &'static str, ty: ColumnType, doc: &'static str) -> Column {
+    Column { name, ty, optional: true, sparse: true, doc }
 }
 
 /// The child of a tensor column; other readers expect the name `element`.

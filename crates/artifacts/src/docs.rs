@@ -98,6 +98,7 @@ This project's own reader therefore checks length and BLAKE3 of a part before it
 Common to all Parquet parts:
 
 - Every Arrow column is nullable (Hugging Face `datasets` needs that); a column is without nulls unless the table below says otherwise, which is checked at writing and at reading.
+- A column marked \"may be, or no column\" is left out of a part in which no row has a value.
 - A tensor is a `fixed_size_list<float32>[n]`, row-major; its shape is in the field metadata `shape` and in `flier.tensor_shape`.
 - An image is a struct of `bytes` and `path`, as `datasets.Image` has it.
 - A label is an int64; the names are in `flier.class_names` and in the `huggingface` features, so `datasets.load_dataset(ARTIFACT, split=\"part\")` gives `ClassLabel` and `Image` columns.
@@ -114,10 +115,10 @@ fn section<R: RowCodec>(page: &mut String, what: &str, [python, sql]: [&str; 2])
     heading(page, kind);
     let _ = write!(page, "{what}\nSorted by {}.\n\n", sorted.join(", "));
     let _ = writeln!(page, "| column | Arrow type | null | meaning |\n|---|---|---|---|");
-    for Column { name, ty, optional, added, doc } in R::COLUMNS {
-        let null = match (*optional, *added) {
-            (_, true) => "may be; no column where always",
-            (true, false) => "may be",
+    for Column { name, ty, optional, sparse, doc } in R::COLUMNS {
+        let null = match (sparse, optional) {
+            (true, _) => "may be, or no column",
+            (false, true) => "may be",
             (false, false) => "never",
         };
         let _ = writeln!(page, "| `{name}` | {} | {null} | {doc} |", type_name(*ty));

@@ -40,8 +40,8 @@ pub use error::Error;
 pub use metadata::{FileContext, SchemaInfo};
 pub use reader::{ArtifactReader, Part, read_part};
 pub use schema::{
-    FeatureRow, FewshotRow, ImageFile, ImageRow, LatentRow, MetricRow, PredictionRow, PromptRow, Row,
-    false_colors, round_to_f16,
+    FeatureRow, FewshotRow, ImageFile, ImageRow, LatentRow, MetricRow, ModelAnswer, PredictionRow, PromptRow,
+    Row, false_colors, round_to_f16,
 };
 pub use shard::Shard;
 pub use verify::verify;

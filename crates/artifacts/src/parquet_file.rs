@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array as _, RecordBatch};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::file::metadata::FileMetaData;
@@ -42,27 +42,38 @@ pub(crate) fn encode<R: RowCodec>(
     let raw_bytes: usize = rows.iter().map(R::size_hint).sum();
     let rows_per_group = (rows.len() * ROW_GROUP_BYTES / raw_bytes.max(1)).clamp(1, 1 << 20);
     let sorted = rows.is_sorted_by(|a, b| R::order(a, b).is_le());
-    let columns = columns_of(rows);
+    let is_written = written_columns(rows, rows_per_group, numel);
+    let columns: Vec<Column> = kept(R::COLUMNS.to_vec(), &is_written);
     let arrow_schema = Arc::new(schema(&columns, info));
     let properties = writer_properties(&columns, metadata, rows_per_group, sorted.then_some(R::SORTED_BY));
     let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&arrow_schema), Some(properties))
         .map_err(|e| failed(e.to_string()))?;
     for group in rows.chunks(rows_per_group) {
-        let mut arrays = R::encode(group, numel);
-        arrays.truncate(columns.len());
         let batch =
-            RecordBatch::try_new(Arc::clone(&arrow_schema), arrays).map_err(|e| failed(e.to_string()))?;
+            RecordBatch::try_new(Arc::clone(&arrow_schema), kept(R::encode(group, numel), &is_written))
+                .map_err(|e| failed(e.to_string()))?;
         writer.write(&batch).map_err(|e| failed(e.to_string()))?;
     }
     writer.into_inner().map_err(|e| failed(e.to_string()))
 }
 
-/// The columns of a part: those that came later only where a row has a value, so that other parts keep their bytes.
-fn columns_of<R: RowCodec>(rows: &[R]) -> Vec<Column> {
-    let added = R::COLUMNS.iter().filter(|column| column.added).count();
-    let first = R::COLUMNS.len() - added;
-    let used = if rows.iter().any(R::has_added) { R::COLUMNS.len() } else { first };
-    R::COLUMNS[..used].to_vec()
+/// Which columns of the kind the part has: all but the sparse ones without a value.
+fn written_columns<R: RowCodec>(rows: &[R], rows_per_group: usize, numel: usize) -> Vec<bool> {
+    let mut is_written: Vec<bool> = R::COLUMNS.iter().map(|column| !column.sparse).collect();
+    for group in rows.chunks(rows_per_group) {
+        if is_written.iter().all(|written| *written) {
+            break;
+        }
+        for (written, array) in is_written.iter_mut().zip(R::encode(group, numel)) {
+            *written |= array.null_count() < array.len();
+        }
+    }
+    is_written
+}
+
+/// The items whose flag is set.
+fn kept<T>(items: Vec<T>, flags: &[bool]) -> Vec<T> {
+    items.into_iter().zip(flags).filter(|(_, is_kept)| **is_kept).map(|(item, _)| item).collect()
 }
 
 /// The class names and the tensor shape must fit the kind.

@@ -32,6 +32,7 @@ impl<'a> ClassPrompts<'a> {
             template: template.to_owned(),
             provider: provider.to_owned(),
             model: String::new(),
+            answer: None,
         });
     }
 

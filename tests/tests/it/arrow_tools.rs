@@ -249,6 +249,7 @@ fn prompts() -> Vec<PromptRow> {
         template: ["", "a {}"][prompt_index as usize].to_owned(),
         provider: "templates".to_owned(),
         model: String::new(),
+        answer: None,
     };
     (0..3).flat_map(|label| [row(label, 0), row(label, 1)]).collect()
 }

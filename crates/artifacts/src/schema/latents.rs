@@ -6,7 +6,7 @@ use arrow::array::ArrayRef;
 use pipeline_spec::ArtifactKind;
 
 use crate::codec::{self, Columns, Fault, RowCodec};
-use crate::column::{Column, ColumnType, added, required};
+use crate::column::{Column, ColumnType, required, sparse};
 use crate::{Error, ImageFile, SchemaInfo};
 
 /// One sample drawn by Stable Diffusion: its latent and its decoded image. Or one real image and its latent.
@@ -102,7 +102,7 @@ impl RowCodec for LatentRow {
         required("mean", ColumnType::Float32, "mean of the latent"),
         required("std", ColumnType::Float32, "standard deviation of the latent"),
         required("image", ColumnType::Image, "decoded image as PNG"),
-        added(
+        sparse(
             "clip_score",
             ColumnType::Float32,
             "cosine similarity of image and class under CLIP, where samples were selected by it",
@@ -121,10 +121,6 @@ impl RowCodec for LatentRow {
 
     fn class(&self) -> Option<u32> {
         Some(self.class_id)
-    }
-
-    fn has_added(&self) -> bool {
-        self.clip_score.is_some()
     }
 
     fn size_hint(&self) -> usize {
@@ -182,7 +178,7 @@ impl RowCodec for LatentRow {
         let mut mean = columns.float32("mean")?;
         let mut std = columns.float32("std")?;
         let mut image = columns.image("image")?;
-        let mut clip_score = columns.added_float32("clip_score")?;
+        let mut clip_score = columns.sparse_float32("clip_score")?;
         Ok(columns.rows(|| {
             let ImageFile { bytes: image_png, path: image_path } = image.take();
             Self {

@@ -18,7 +18,7 @@ pub use images::{ImageFile, ImageRow};
 pub use latents::{LatentRow, false_colors, round_to_f16};
 pub use metrics::MetricRow;
 pub use predictions::PredictionRow;
-pub use prompts::PromptRow;
+pub use prompts::{ModelAnswer, PromptRow};
 
 use crate::codec::RowCodec;
 

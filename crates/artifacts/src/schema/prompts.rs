@@ -6,8 +6,21 @@ use arrow::array::ArrayRef;
 use pipeline_spec::ArtifactKind;
 
 use crate::codec::{self, Columns, Fault, RowCodec};
-use crate::column::{Column, ColumnType, required};
+use crate::column::{Column, ColumnType, required, sparse};
 use crate::{Error, SchemaInfo};
+
+/// Where a prompt comes from that a language model wrote; each field as the server gave it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ModelAnswer {
+    /// Seed that was sent.
+    pub seed: Option<u64>,
+    /// Why the answer ended: `stop`, or `length` if it was cut.
+    pub finish_reason: Option<String>,
+    /// The server's name for the answer.
+    pub response_id: Option<String>,
+    /// When it was made, in seconds since 1970.
+    pub created: Option<u64>,
+}
 
 /// One prompt of one class.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +37,10 @@ pub struct PromptRow {
     pub template: String,
     /// Where it comes from, for example `templates` or `file`.
     pub provider: String,
-    /// Language model that wrote it; empty if none did.
+    /// Language model that wrote it, by the name that the server gave; empty if none did.
     pub model: String,
+    /// The answer that it is, if a language model wrote it.
+    pub answer: Option<ModelAnswer>,
 }
 
 impl RowCodec for PromptRow {
@@ -36,8 +51,12 @@ impl RowCodec for PromptRow {
         required("prompt_index", ColumnType::UInt32, "position among the prompts of the class, from 0"),
         required("prompt", ColumnType::Text, "the prompt, never empty"),
         required("template", ColumnType::Text, "template or question that it was made from, or empty"),
-        required("provider", ColumnType::Text, "where it comes from, for example `templates` or `file`"),
-        required("model", ColumnType::Text, "language model that wrote it, or empty"),
+        required("provider", ColumnType::Text, "where it comes from: `templates`, `file` or `openai`"),
+        required("model", ColumnType::Text, "language model that wrote it, as the server names it, or empty"),
+        sparse("seed", ColumnType::UInt64, "seed that the language model was given"),
+        sparse("finish_reason", ColumnType::Text, "why its answer ended: `stop`, or `length` if it was cut"),
+        sparse("response_id", ColumnType::Text, "the server's name for the answer"),
+        sparse("created", ColumnType::UInt64, "when the server made the answer, in seconds since 1970"),
     ];
     const SORTED_BY: &'static [&'static str] = &["class_id", "prompt_index"];
 
@@ -72,6 +91,10 @@ impl RowCodec for PromptRow {
             codec::text(rows.iter().map(|r| r.template.as_str())),
             codec::text(rows.iter().map(|r| r.provider.as_str())),
             codec::text(rows.iter().map(|r| r.model.as_str())),
+            codec::optional_uint64(rows.iter().map(|r| r.answer.as_ref()?.seed)),
+            codec::optional_text(rows.iter().map(|r| r.answer.as_ref()?.finish_reason.as_deref())),
+            codec::optional_text(rows.iter().map(|r| r.answer.as_ref()?.response_id.as_deref())),
+            codec::optional_uint64(rows.iter().map(|r| r.answer.as_ref()?.created)),
         ]
     }
 
@@ -83,6 +106,19 @@ impl RowCodec for PromptRow {
         let mut template = columns.text("template")?;
         let mut provider = columns.text("provider")?;
         let mut model = columns.text("model")?;
+        let mut seed = columns.sparse_uint64("seed")?;
+        let mut finish_reason = columns.sparse_text("finish_reason")?;
+        let mut response_id = columns.sparse_text("response_id")?;
+        let mut created = columns.sparse_uint64("created")?;
+        let mut answer = move || {
+            let answer = ModelAnswer {
+                seed: seed.take(),
+                finish_reason: finish_reason.take(),
+                response_id: response_id.take(),
+                created: created.take(),
+            };
+            (answer != ModelAnswer::default()).then_some(answer)
+        };
         Ok(columns.rows(|| Self {
             class_id: class_id.take(),
             class_name: class_name.take(),
@@ -91,6 +127,7 @@ impl RowCodec for PromptRow {
             template: template.take(),
             provider: provider.take(),
             model: model.take(),
+            answer: answer(),
         }))
     }
 }

@@ -43,3 +43,15 @@ fn files_of_schema_version_1_are_read() {
     check(&golden, &rows::predictions(), &rows::tensor_info(&[3]));
     check(&golden, &rows::metrics(), &SchemaInfo::default());
 }
+
+/// A column that only some parts have must not change the parts without it.
+#[test]
+fn prompts_without_answers_have_the_bytes_that_they_had_before_answers_had_columns() {
+    let store = crate::store::TempStore::new();
+    let unit = rows::unit(pipeline_spec::ArtifactKind::Prompts);
+    let context = artifacts::FileContext::new("any").with("note", "golden");
+    let writer = artifacts::ArtifactWriter::open(&store.store, &unit, 1, context).unwrap();
+    let part = writer.write_part(0, &rows::prompts(), &rows::class_info()).unwrap();
+    let written = std::fs::read(store.store.data_dir(writer.id()).join(part.file)).unwrap();
+    assert!(written == std::fs::read(folder().join("prompts-v1.parquet")).unwrap());
+}

@@ -5,8 +5,8 @@ use std::fs;
 use std::time::Instant;
 
 use artifacts::{
-    ArtifactReader, ArtifactWriter, Error, FileContext, FileSource, LatentRow, Outcome, PromptRow, Row,
-    SchemaInfo, Shard, verify,
+    ArtifactReader, ArtifactWriter, Error, FileContext, FileSource, LatentRow, ModelAnswer, Outcome,
+    PromptRow, Row, SchemaInfo, Shard, verify,
 };
 use pipeline_spec::{ArtifactKind, PartRecord, Unit};
 
@@ -41,7 +41,7 @@ fn every_kind_is_read_as_it_was_written_and_written_again_byte_for_byte() {
 }
 
 #[test]
-fn a_later_column_is_written_only_where_a_row_has_a_value() {
+fn a_sparse_column_is_written_only_where_a_row_has_a_value() {
     let info = rows::tensor_info(&[2, 2, 3]);
     let mut scored = rows::latents();
     scored[1].clip_score = Some(0.25);
@@ -58,6 +58,20 @@ fn a_later_column_is_written_only_where_a_row_has_a_value() {
     let writer = ArtifactWriter::open(&store.store, &unit, 1, FileContext::new("0")).unwrap();
     let message = writer.write_part(0, &scored, &info).unwrap_err().to_string();
     assert!(message.contains("clip_score") && message.contains("NaN"), "{message}");
+}
+
+#[test]
+fn answers_of_a_language_model_are_read_as_they_were_written() {
+    let mut rows = rows::prompts();
+    rows[0].answer = Some(ModelAnswer {
+        seed: Some(7),
+        finish_reason: Some("stop".to_owned()),
+        response_id: Some("chatcmpl-\u{e9}".to_owned()),
+        created: Some(u64::MAX),
+    });
+    // The second row of the same part has none, and no row has a fingerprint of its own.
+    rows[2].answer = Some(ModelAnswer { seed: Some(0), ..ModelAnswer::default() });
+    check(&rows, &rows::class_info());
 }
 
 #[test]

@@ -73,6 +73,7 @@ pub fn prompts() -> Vec<PromptRow> {
         template: if i == 0 { String::new() } else { "a {}".to_owned() },
         provider: "templates".to_owned(),
         model: String::new(),
+        answer: None,
     };
     (0..3).map(row).collect()
 }

@@ -192,6 +192,7 @@ fn prompts() -> Vec<PromptRow> {
         template: "a {}".to_owned(),
         provider: "templates".to_owned(),
         model: String::new(),
+        answer: None,
     };
     (0..).zip(&CLASSES).map(row).collect()
 }

@@ -137,6 +137,7 @@ pub fn save_prompts(store: &Store, prompts: &[(u32, &str)]) -> Unit {
                 template: String::new(),
                 provider: "test".to_owned(),
                 model: String::new(),
+                answer: None,
             }
         })
         .collect();

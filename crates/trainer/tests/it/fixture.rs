@@ -288,6 +288,7 @@ fn prompt_rows() -> Vec<PromptRow> {
         template: "a {}".to_owned(),
         provider: "templates".to_owned(),
         model: String::new(),
+        answer: None,
     };
     (0..CLASSES.len()).map(row).collect()
 }
@@ -302,6 +303,7 @@ pub fn prompt_rows_of(prompts: [&[&str]; CLASSES.len()]) -> Vec<PromptRow> {
         template: String::new(),
         provider: "file".to_owned(),
         model: String::new(),
+        answer: None,
     };
     let positions = (0..CLASSES.len()).flat_map(|class| (0..prompts[class].len()).map(move |i| (class, i)));
     positions.map(row).collect()
