@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::StageArgs;
 
-/// Describes `unit`: its stage, its output, its inputs, and which of them are committed.
-pub(crate) fn describe(unit: &Unit, store: &Store, args: &StageArgs) -> Value {
+/// Describes `unit`: its stage, its output, its inputs, which of them are committed, and what the stage foresees.
+pub(crate) fn describe(unit: &Unit, store: &Store, args: &StageArgs, forecast: Option<Value>) -> Value {
     let output = unit.output();
     let inputs: serde_json::Map<String, Value> = unit
         .inputs
@@ -18,7 +18,7 @@ pub(crate) fn describe(unit: &Unit, store: &Store, args: &StageArgs) -> Value {
             (name.clone(), input)
         })
         .collect();
-    json!({
+    let mut description = json!({
         "stage": unit.spec.stage(),
         "output": output,
         "path": store.artifact_dir(&output),
@@ -26,7 +26,11 @@ pub(crate) fn describe(unit: &Unit, store: &Store, args: &StageArgs) -> Value {
         "shard": args.shard.to_string(),
         "inputs": inputs,
         "spec": unit.spec,
-    })
+    });
+    if let Some(forecast) = forecast {
+        description["forecast"] = forecast;
+    }
+    description
 }
 
 /// Prints `value` to stdout. A reader that went away (`| head`) is no failure.

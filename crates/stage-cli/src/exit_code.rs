@@ -57,6 +57,21 @@ impl InputFault {
     }
 }
 
+/// Marks an error with an exit code of this module; text and causes stay the error's.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct ExitWith {
+    exit_code: u8,
+    error: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl ExitWith {
+    /// Marks `error`.
+    pub fn new(exit_code: u8, error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self { exit_code, error: Box::new(error) }
+    }
+}
+
 /// Exit code for an error of a stage: that of the first cause, from the outside in, that says one.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     error.chain().find_map(of_cause).unwrap_or(FAILED)
@@ -71,6 +86,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     if cause.is::<InputFault>() {
         return Some(INPUT);
+    }
+    if let Some(marked) = cause.downcast_ref::<ExitWith>() {
+        return Some(marked.exit_code);
     }
     if cause.is::<clap::Error>() {
         return Some(USAGE);
@@ -195,6 +213,13 @@ mod tests {
         assert_eq!(code(io::Error::from(io::ErrorKind::TimedOut)), 75);
         assert_eq!(code(io::Error::from(io::ErrorKind::ConnectionRefused)), 69);
         assert_eq!(code(anyhow::anyhow!("something else")), 1);
+    }
+
+    #[test]
+    fn a_marked_error_keeps_its_text_and_ends_in_its_code() {
+        let busy = ExitWith::new(TRY_AGAIN, io::Error::from(io::ErrorKind::ConnectionRefused));
+        assert_eq!(busy.to_string(), "connection refused");
+        assert_eq!(code(busy), TRY_AGAIN);
     }
 
     #[test]

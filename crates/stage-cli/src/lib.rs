@@ -38,9 +38,9 @@ pub mod signals;
 
 pub use args::{DeviceArgs, LogFormat, StageArgs};
 pub use context::{Context, Interrupted};
-pub use exit_code::{InputFault, SpecFault, exit_code};
+pub use exit_code::{ExitWith, InputFault, SpecFault, exit_code};
 pub use progress::Progress;
-pub use run::{finish, print_error, run};
+pub use run::{finish, print_error, run, run_with_forecast};
 
 /// Networks allocate and free large tensors at every step, and glibc gives each of them back to the kernel at once:
 /// see docs/results.md for what this allocator saves.

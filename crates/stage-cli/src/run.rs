@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use pipeline_spec::{ArtifactId, Stage, Store, Unit};
+use serde_json::Value;
 
 use crate::exit_code::{DONE, SpecFault, exit_code};
 use crate::progress::Display;
@@ -17,9 +18,19 @@ use crate::{Context, LogFormat, StageArgs, dry_run, logging};
 /// Sets up logs and signals, checks that the unit belongs to `stage` and that its inputs are committed, prints the error
 /// if there is one, and maps it to an exit code (see [`crate::exit_code`]).
 pub fn run(stage: Stage, args: &StageArgs, body: impl FnOnce(&Context) -> anyhow::Result<()>) -> ExitCode {
+    run_with_forecast(stage, args, |_| Ok(None), body)
+}
+
+/// As [`run`], for a stage that can say beforehand what its work takes: `forecast` is asked for `--dry-run`.
+pub fn run_with_forecast(
+    stage: Stage,
+    args: &StageArgs,
+    forecast: impl FnOnce(&Unit) -> anyhow::Result<Option<Value>>,
+    body: impl FnOnce(&Context) -> anyhow::Result<()>,
+) -> ExitCode {
     let display = Display::new(args.log_format == LogFormat::Text);
     logging::init(args.log_format, args.verbose, &display);
-    finish(prepare(stage, args, display).and_then(|context| match context {
+    finish(prepare(stage, args, display, forecast).and_then(|context| match context {
         None => Ok(()),
         Some(context) => body(&context),
     }))
@@ -58,7 +69,12 @@ fn error_line(error: &anyhow::Error) -> String {
 }
 
 /// Everything before the work itself; `None` if there is nothing to do.
-fn prepare(stage: Stage, args: &StageArgs, display: Display) -> anyhow::Result<Option<Context>> {
+fn prepare(
+    stage: Stage,
+    args: &StageArgs,
+    display: Display,
+    forecast: impl FnOnce(&Unit) -> anyhow::Result<Option<Value>>,
+) -> anyhow::Result<Option<Context>> {
     let started = Instant::now();
     let signals = Signals::install().context("cannot handle signals")?;
     let unit = Unit::read(&args.spec).map_err(spec_fault)?;
@@ -73,7 +89,9 @@ fn prepare(stage: Stage, args: &StageArgs, display: Display) -> anyhow::Result<O
     }
     let (store, output) = (Store::new(&args.store), unit.output());
     if args.dry_run {
-        dry_run::print(&dry_run::describe(&unit, &store, args)).context("cannot write to stdout")?;
+        let forecast = forecast(&unit)?;
+        dry_run::print(&dry_run::describe(&unit, &store, args, forecast))
+            .context("cannot write to stdout")?;
         return Ok(None);
     }
     if store.contains(&output) {
@@ -173,7 +191,7 @@ mod tests {
             log_format: LogFormat::Text,
             verbose: 0,
         };
-        let error = prepare(stage, &args, Display::new(false)).unwrap_err();
+        let error = prepare(stage, &args, Display::new(false), |_| Ok(None)).unwrap_err();
         (error_line(&error), exit_code(&error))
     }
 
