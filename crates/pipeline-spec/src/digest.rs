@@ -86,13 +86,40 @@ const CHECKPOINT_EXTENSIONS: [&str; 8] = ["json", "txt", "gz", "safetensors", "b
 ///
 /// Fails if the folder cannot be read or holds no such file.
 pub fn checkpoint_digest(folder: &Path) -> Result<Digest, Error> {
+    let is_part = |path: &Path| {
+        let is_note = path.file_name().is_some_and(|n| n == "training.json" || n == "evaluation.json");
+        let is_known = |found: &std::ffi::OsStr| CHECKPOINT_EXTENSIONS.iter().any(|known| found == *known);
+        !is_note && path.extension().is_some_and(is_known)
+    };
+    folder_digest(folder, &is_part)?.ok_or_else(|| {
+        let extensions = CHECKPOINT_EXTENSIONS.join(", .");
+        let reason = format!("no configuration or weights in it: no file in .{extensions}");
+        Error::Malformed { path: folder.into(), what: "checkpoint folder", reason }
+    })
+}
+
+/// Digest of prompts that exist: BLAKE3 of a file; of a folder, over the sorted paths and digests of its `.txt` files.
+///
+/// # Errors
+///
+/// Fails if the file or folder cannot be read or the folder holds no such file.
+pub fn prompts_digest(path: &Path) -> Result<Digest, Error> {
+    if !path.is_dir() {
+        return Ok(file_digests(path)?.1);
+    }
+    folder_digest(path, &|path| path.extension().is_some_and(|e| e == "txt"))?.ok_or_else(|| {
+        let reason = "no `.txt` file in it, expected one for each class".to_owned();
+        Error::Malformed { path: path.into(), what: "folder of prompts", reason }
+    })
+}
+
+/// BLAKE3 over the sorted relative paths and digests of the files that are a part, if there are any.
+fn folder_digest(folder: &Path, is_part: &dyn Fn(&Path) -> bool) -> Result<Option<Digest>, Error> {
     let mut files = Vec::new();
-    collect(folder, folder, &mut files)?;
+    collect(folder, folder, is_part, &mut files)?;
     files.sort();
     if files.is_empty() {
-        let reason =
-            format!("no configuration or weights in it: no file in .{}", CHECKPOINT_EXTENSIONS.join(", ."));
-        return Err(Error::Malformed { path: folder.into(), what: "checkpoint folder", reason });
+        return Ok(None);
     }
     let mut hasher = blake3::Hasher::new();
     for relative in files {
@@ -100,20 +127,20 @@ pub fn checkpoint_digest(folder: &Path) -> Result<Digest, Error> {
         let name: Vec<_> = relative.iter().map(|c| c.to_string_lossy()).collect();
         hasher.update(format!("{}\0{digest}\n", name.join("/")).as_bytes());
     }
-    Ok(Digest(hasher.finalize().to_hex().to_string()))
+    Ok(Some(Digest(hasher.finalize().to_hex().to_string())))
 }
 
-fn collect(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Error> {
+fn collect(
+    root: &Path,
+    folder: &Path,
+    is_part: &dyn Fn(&Path) -> bool,
+    files: &mut Vec<PathBuf>,
+) -> Result<(), Error> {
     for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
         let path = entry.map_err(|e| Error::io(folder, e))?.path();
         if path.is_dir() {
-            collect(root, &path, files)?;
-        } else if path.file_name().is_some_and(|name| name == "training.json" || name == "evaluation.json") {
-            continue;
-        } else if path
-            .extension()
-            .is_some_and(|found| CHECKPOINT_EXTENSIONS.iter().any(|known| found == *known))
-        {
+            collect(root, &path, is_part, files)?;
+        } else if is_part(&path) {
             files.extend(path.strip_prefix(root).map(Path::to_path_buf));
         }
     }

@@ -6,6 +6,7 @@
 //!                                                /commit/part-00000-of-00004.json
 //! <store>/plans/<plan>/plan.json, unit-00000.json
 //! <store>/work/<key>/           training state of a run that is not finished
+//! <store>/answers/<dataset>/<model>.jsonl    what language models answered
 //! <store>/logs/<key>.log        what the unit's stage said
 //! <store>/tmp/                  unfinished files
 //! ```
@@ -15,7 +16,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::{ArtifactKind, ArtifactRecord, DatasetId, Error, Key, ids::is_slug};
+use crate::{ArtifactKind, ArtifactRecord, DatasetId, Error, Key, ids::is_slug, ids::slug_of};
 
 /// Name of one artifact; its text form is its path below the store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -124,6 +125,11 @@ impl Store {
     /// Folder of the state of an unfinished run.
     pub fn work_dir(&self, id: &ArtifactId) -> PathBuf {
         self.root.join("work").join(id.key.as_str())
+    }
+
+    /// What the language model `model` answered about the classes of `dataset`. It is paid for and outlives the artifact.
+    pub fn answers_path(&self, dataset: &DatasetId, model: &str) -> PathBuf {
+        self.root.join("answers").join(dataset.as_str()).join(slug_of(model)).with_extension("jsonl")
     }
 
     /// Folder of the logs of units, one file per key.

@@ -17,7 +17,7 @@ pub mod record;
 pub mod spec;
 pub mod unit;
 
-pub use digest::{Digest, checkpoint_digest, file_digests};
+pub use digest::{Digest, checkpoint_digest, file_digests, prompts_digest};
 pub use error::Error;
 pub use ids::{CheckpointRef, DatasetId, Key, Seed, Shots};
 pub use kind::{ArtifactKind, Stage};

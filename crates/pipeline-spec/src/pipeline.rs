@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::spec::{
-    HeadInit, LatentsOptions, LinearProbeSpec, Pool, Preset, Scheduler, ShortClass, TipAdapterSpec, Training,
-    ValShots,
+    HeadInit, LanguageModelSpec, LatentsOptions, LinearProbeSpec, Pool, Preset, Scheduler, ShortClass,
+    TipAdapterSpec, Training, ValShots,
 };
 use crate::{DatasetId, Error, Seed, Shots};
 
@@ -82,13 +82,17 @@ pub enum PromptsTable {
         /// Templates, each with one `{}`.
         templates: Vec<String>,
     },
+    /// The templates that the data set's manifest names.
+    Manifest,
     /// See [`crate::spec::PromptProvider::File`]; the digest is taken when the plan is made.
     File {
         /// Name for people.
         name: String,
-        /// Path of the JSON file, relative to the folder where the tool runs.
+        /// Path of the JSON file or of the folder of text files, relative to the folder where the tool runs.
         path: String,
     },
+    /// See [`crate::spec::PromptProvider::Openai`].
+    Openai(LanguageModelSpec),
 }
 
 /// Texts of the text classifier.

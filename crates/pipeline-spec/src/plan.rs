@@ -15,6 +15,7 @@ use crate::spec::{
 };
 use crate::{
     ArtifactId, CheckpointRef, Digest, Error, Pipeline, Seed, Shots, Unit, checkpoint_digest, file_digests,
+    prompts_digest,
 };
 
 /// Every unit of a pipeline. Immutable once made; its file name holds its digest.
@@ -171,19 +172,22 @@ impl Expansion<'_> {
     }
 
     fn prompts(&mut self) -> Result<ArtifactId, Error> {
-        let provider = match &self.pipeline.prompts {
-            PromptsTable::Templates { templates } => {
-                PromptProvider::Templates { templates: templates.clone() }
+        let provider = match self.pipeline.prompts.clone() {
+            PromptsTable::Templates { templates } => PromptProvider::Templates { templates },
+            PromptsTable::Manifest => PromptProvider::Templates { templates: self.manifest_templates()? },
+            PromptsTable::File { name, path } => {
+                let digest = prompts_digest(Path::new(&path))?;
+                PromptProvider::File { name, path, digest }
             }
-            PromptsTable::File { name, path } => PromptProvider::File {
-                name: name.clone(),
-                path: path.clone(),
-                digest: file_digests(Path::new(path))?.1,
-            },
+            PromptsTable::Openai(spec) => PromptProvider::Openai(spec),
         };
         let dataset = self.pipeline.dataset.clone();
         let manifest_digest = self.manifest_digest.clone();
         self.add(StageSpec::Prompts(PromptsSpec { dataset, manifest_digest, provider }), &[])
+    }
+
+    fn manifest_templates(&self) -> Result<Vec<String>, Error> {
+        Ok(DataManifest::read(self.manifest)?.0.templates)
     }
 
     fn latents(&mut self, table: &LatentsTable) -> Result<ArtifactId, Error> {
@@ -374,7 +378,7 @@ impl Expansion<'_> {
     fn class_texts(&self, own: Option<&TextClassifierTable>) -> Result<ClassTexts, Error> {
         let templates = match own.unwrap_or(&self.pipeline.text_classifier) {
             TextClassifierTable::Templates { templates } => templates.clone(),
-            TextClassifierTable::Manifest => DataManifest::read(self.manifest)?.0.templates,
+            TextClassifierTable::Manifest => self.manifest_templates()?,
             TextClassifierTable::ImageNet7 => IMAGENET_7.map(str::to_owned).to_vec(),
             &TextClassifierTable::Prompts { truncate } => return Ok(ClassTexts::Prompts { truncate }),
         };

@@ -2,7 +2,24 @@
 
 use std::collections::HashSet;
 
-use artifacts::PromptRow;
+use artifacts::{ModelAnswer, PromptRow};
+
+/// Where a prompt comes from.
+pub(crate) struct Origin<'a> {
+    /// Template or command.
+    pub(crate) template: &'a str,
+    /// Provider.
+    pub(crate) provider: &'a str,
+    /// Language model, or nothing.
+    pub(crate) model: &'a str,
+    /// Its answer.
+    pub(crate) answer: Option<ModelAnswer>,
+}
+
+impl Origin<'static> {
+    /// Prompts that exist already.
+    pub(crate) const FILE: Self = Self { template: "", provider: "file", model: "", answer: None };
+}
 
 /// Collects the prompts of one class and drops repeats.
 pub(crate) struct ClassPrompts<'a> {
@@ -19,7 +36,7 @@ impl<'a> ClassPrompts<'a> {
     }
 
     /// Adds `prompt` unless the class has it already.
-    pub(crate) fn push(&mut self, prompt: String, template: &str, provider: &str) {
+    pub(crate) fn push(&mut self, prompt: String, origin: Origin<'_>) {
         if !self.seen.insert(prompt.clone()) {
             self.num_repeats += 1;
             return;
@@ -29,10 +46,10 @@ impl<'a> ClassPrompts<'a> {
             class_name: self.class_name.to_owned(),
             prompt_index: u32::try_from(self.rows.len()).unwrap_or(u32::MAX),
             prompt,
-            template: template.to_owned(),
-            provider: provider.to_owned(),
-            model: String::new(),
-            answer: None,
+            template: origin.template.to_owned(),
+            provider: origin.provider.to_owned(),
+            model: origin.model.to_owned(),
+            answer: origin.answer,
         });
     }
 

@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use artifacts::Outcome;
 use clap::Parser;
-use pipeline_spec::Stage;
-use prompt_gen::Error;
-use stage_cli::{InputFault, StageArgs};
+use pipeline_spec::{Stage, Store};
+use prompt_gen::{Error, ServerArgs, Settings, Watch};
+use stage_cli::exit_code::{TRY_AGAIN, UNAVAILABLE, USAGE};
+use stage_cli::{ExitWith, InputFault, StageArgs};
 
 /// Makes prompts from the class names of a data set.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(version)]
 struct Args {
     #[command(flatten)]
@@ -18,13 +19,22 @@ struct Args {
     /// Folder of the data manifests.
     #[arg(long, value_name = "DIR", default_value = "data-manifests")]
     manifests: PathBuf,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    stage_cli::run(Stage::PromptGen, &args.stage, |context| {
+    let store = Store::new(&args.stage.store);
+    let settings = Settings { store: &store, manifests: &args.manifests, server: &args.server };
+    let forecast = |unit: &pipeline_spec::Unit| prompt_gen::forecast(unit, settings).map_err(fault);
+    stage_cli::run_with_forecast(Stage::PromptGen, &args.stage, forecast, |context| {
+        let watch = Watch {
+            check_interrupted: &|| context.check_interrupted(),
+            progress: &|total| context.progress("answers", total),
+        };
         if let Outcome::PartsMissing(parts) =
-            prompt_gen::run(&context.unit, &context.store, context.shard, &args.manifests).map_err(fault)?
+            prompt_gen::run(&context.unit, context.shard, settings, watch).map_err(fault)?
         {
             tracing::info!(?parts, "these parts are left to other shards");
         }
@@ -32,7 +42,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Marks what is wrong with the manifest or the prompt file, for the exit code.
+/// Marks what is at fault, for the exit code.
 fn fault(error: Error) -> anyhow::Error {
     match error {
         Error::Digest { .. }
@@ -40,7 +50,13 @@ fn fault(error: Error) -> anyhow::Error {
         | Error::Dataset { .. }
         | Error::PromptFile { .. }
         | Error::MissingClasses { .. }
-        | Error::UnknownClasses { .. } => InputFault::new(error).into(),
+        | Error::UnknownClasses { .. }
+        | Error::Journal { .. } => InputFault::new(error).into(),
+        Error::BaseUrl { .. } | Error::ApiKey => ExitWith::new(USAGE, error).into(),
+        Error::Unreachable { .. } => ExitWith::new(UNAVAILABLE, error).into(),
+        Error::Busy { .. } | Error::Failing { .. } | Error::LongWait { .. } | Error::Limit { .. } => {
+            ExitWith::new(TRY_AGAIN, error).into()
+        }
         error => error.into(),
     }
 }

@@ -11,7 +11,7 @@ mod trainer;
 
 pub use dataset_pack::{FewshotSplitsSpec, ImagesSpec, ShortClass, ValShots};
 pub use evaluator::{MetricsSpec, PredictionSource, PredictionsSpec, WeightsUsed};
-pub use prompt_gen::{PromptProvider, PromptsSpec};
+pub use prompt_gen::{Endpoint, LanguageModelSpec, PromptProvider, PromptsSpec};
 pub use sd_latents::{
     EncodedLatentsSpec, HalfType, LatentsOptions, LatentsSpec, LongPrompts, Scheduler, SelectionSpec,
     TimestepSpacing,

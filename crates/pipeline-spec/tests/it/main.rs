@@ -4,4 +4,5 @@ mod fixture;
 mod key;
 mod pipeline;
 mod plan;
+mod prompts;
 mod record;
