@@ -87,6 +87,7 @@ impl Pretrain {
                 manifest_digest: manifest_digest.clone(),
                 splits: splits.iter().map(|&split| split.to_owned()).collect(),
                 image_size: IMAGE_SIZE,
+                stored: None,
                 num_parts: 1,
             };
             self.pack(binary(&binaries, Stage::DatasetPack.name())?, spec)

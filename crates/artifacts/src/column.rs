@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::SchemaInfo;
 
 /// Key under which Hugging Face `datasets` keeps its features in an Arrow schema.
-const HUGGING_FACE: &str = "huggingface";
+pub(crate) const HUGGING_FACE: &str = "huggingface";
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -27,6 +27,7 @@ mod column;
 pub mod docs;
 
 pub mod error;
+pub mod image_table;
 mod metadata;
 mod parquet_file;
 mod publish;

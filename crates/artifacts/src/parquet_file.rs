@@ -192,11 +192,11 @@ fn json_field<T: serde::de::DeserializeOwned>(
     serde_json::from_str(text).map_err(|e| unparsable(path, format!("metadata `{key}`: {e}")))
 }
 
-fn unparsable(path: &Path, reason: String) -> Error {
+pub(crate) fn unparsable(path: &Path, reason: String) -> Error {
     Error::Unparsable { path: path.to_owned(), reason }
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic
         .downcast_ref::<&str>()
         .map(|s| (*s).to_owned())

@@ -15,6 +15,23 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A file cannot be written.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file that names images cannot be used.
+    #[error("list `{}`: {problem}", path.display())]
+    SplitFile {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and found.
+        problem: String,
+    },
     /// A source archive is not in the data folder.
     #[error("source archive `{}` is not there; run `cargo xtask fetch {dataset}`", path.display())]
     MissingSource {
@@ -108,7 +125,7 @@ pub enum Error {
     },
     /// The same picture stands in two splits.
     #[error(
-        "`{first}` and `{second}` are the same picture in two splits; put their hexcodes into one list of `series`"
+        "`{first}` and `{second}` are the same picture in two splits; remove one (of emoji, put their hexcodes into one list of `series`)"
     )]
     Leak {
         /// Split and sample id.
@@ -150,5 +167,10 @@ impl Error {
     /// An I/O error with its path.
     pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::Io { path: path.into(), source }
+    }
+
+    /// A failure to write, with its path.
+    pub(crate) fn write(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Self::Write { path: path.into(), source }
     }
 }

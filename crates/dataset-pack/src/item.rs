@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use crate::container::Container;
+
 /// An image of a data set: where it stands and what shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
@@ -27,24 +29,36 @@ pub struct Item {
 pub enum Picture {
     /// A vector drawing: a whole SVG document.
     Svg(String),
-    /// An image file whose bytes are kept.
+    /// An image file.
     File(PathBuf),
+    /// An image inside one of [`Dataset::containers`].
+    Member {
+        /// Index of the container.
+        container: usize,
+        /// Position of the image in it.
+        position: usize,
+    },
 }
 
-/// A data set before its images are made: class names in label order and items sorted by label and sample id.
+/// A data set before its images are made: class names in label order, and items in packed order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dataset {
     /// Class names in label order.
     pub class_names: Vec<String>,
-    /// Every item; those without a label come first, as in the packed parts.
+    /// Every item, in packed order: that of the published lists, or by label and sample id, those without a label
+    /// first.
     pub items: Vec<Item>,
+    /// Archives and Parquet files that hold images.
+    pub containers: Vec<Container>,
+    /// Whether the split is a published one, which is kept even where a picture stands in two splits.
+    pub published: bool,
 }
 
 impl Dataset {
     /// Sorts the items by label and sample id.
-    pub(crate) fn new(class_names: Vec<String>, mut items: Vec<Item>) -> Self {
+    pub(crate) fn sorted(class_names: Vec<String>, mut items: Vec<Item>, containers: Vec<Container>) -> Self {
         items.sort_by(|a, b| (a.label, &a.sample_id).cmp(&(b.label, &b.sample_id)));
-        Self { class_names, items }
+        Self { class_names, items, containers, published: false }
     }
 
     /// Number of items in `split`.
@@ -55,5 +69,14 @@ impl Dataset {
     /// Names of the splits.
     pub fn splits(&self) -> BTreeSet<&str> {
         self.items.iter().map(|i| i.split.as_str()).collect()
+    }
+
+    /// What names the picture of an item to people: its file, or its container and name.
+    pub fn place(&self, item: &Item) -> PathBuf {
+        match &item.picture {
+            Picture::Svg(_) => item.sample_id.clone().into(),
+            Picture::File(path) => path.clone(),
+            Picture::Member { container, .. } => self.containers[*container].path().join(&item.sample_id),
+        }
     }
 }

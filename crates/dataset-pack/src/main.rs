@@ -1,4 +1,6 @@
-//! The `dataset-pack` binary.
+//! The `dataset-pack` binary: the stage, and the tools around it.
+
+mod tools;
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -6,37 +8,53 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use artifacts::Outcome;
-use clap::Parser;
-use dataset_pack::{Error, Job};
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser};
+use dataset_pack::{Error, Job, photo};
 use pipeline_spec::Stage;
 use stage_cli::{Context, InputFault, SpecFault, StageArgs};
 
 /// Packs the real images of a data set, and draws shot lists from them.
+///
+/// Without a command it runs the stage and needs --spec.
 #[derive(Debug, Parser)]
-#[command(version)]
-struct Args {
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Cli {
+    #[command(subcommand)]
+    tool: Option<tools::Tool>,
     #[command(flatten)]
-    stage: StageArgs,
+    stage: Option<StageArgs>,
     /// Folder of the data manifests.
     #[arg(long, value_name = "DIR", default_value = "data-manifests")]
     manifests: PathBuf,
-    /// Folder of the fetched source data.
+    /// Folder of the source data: what `cargo xtask fetch` fills, and `$DATA` of the benchmarks.
     #[arg(long, value_name = "DIR", env = "FLIER_DATA", default_value = "data")]
     data: PathBuf,
+    /// Most pixels of a photograph; larger ones are refused as decompression bombs.
+    #[arg(long, value_name = "N", default_value_t = photo::MAX_PIXELS)]
+    max_pixels: u64,
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    stage_cli::run(Stage::DatasetPack, &args.stage, |context| pack(&args, context))
+    let mut cli = Cli::parse();
+    match (cli.tool.take(), cli.stage.take()) {
+        (Some(tool), _) => tools::run(tool),
+        (None, Some(args)) => stage_cli::run(Stage::DatasetPack, &args, |context| pack(&cli, context)),
+        (None, None) => {
+            let problem = "expected `--spec <FILE>`, or one of the commands `shots`, `doctor` and `init`";
+            Cli::command().error(ErrorKind::MissingRequiredArgument, problem).exit()
+        }
+    }
 }
 
-fn pack(args: &Args, context: &Context) -> anyhow::Result<()> {
+fn pack(args: &Cli, context: &Context) -> anyhow::Result<()> {
     let job = Job {
         unit: &context.unit,
         store: &context.store,
         shard: context.shard,
         manifests: &args.manifests,
         data: &args.data,
+        max_pixels: args.max_pixels,
     };
     let bar = OnceLock::new();
     let on_progress = |_, total| {
@@ -68,6 +86,7 @@ fn with_exit_code(error: Error) -> anyhow::Error {
         Error::MissingSource { .. }
         | Error::WrongDigest { .. }
         | Error::Archive { .. }
+        | Error::SplitFile { .. }
         | Error::Image { .. }
         | Error::Layout { .. } => InputFault::new(error).into(),
         other => other.into(),

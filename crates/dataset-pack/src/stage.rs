@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::time::Instant;
 
 use artifacts::{
@@ -13,9 +14,9 @@ use pipeline_spec::spec::{FewshotSplitsSpec, ImagesSpec};
 use pipeline_spec::{StageSpec, Store, Unit};
 
 use crate::Error;
-use crate::fewshot::draw;
 use crate::item::{Dataset, Item, Picture};
-use crate::pack::{check_leaks, encode_all, select};
+use crate::pack::{Encoding, check_leaks, encode_all, select};
+use crate::shots::draw;
 
 /// Networks play no part in this stage.
 const NO_DEVICE: &str = "none";
@@ -31,8 +32,10 @@ pub struct Job<'a> {
     pub shard: Shard,
     /// Folder of the data manifests.
     pub manifests: &'a Path,
-    /// Folder that `cargo xtask fetch` fills.
+    /// Folder that `cargo xtask fetch` fills and that benchmarks lie in.
     pub data: &'a Path,
+    /// Most pixels of a photograph; a larger one is an error.
+    pub max_pixels: u64,
 }
 
 /// Computes the missing parts of `job`'s shard and, if every part is there then, the artifact's record.
@@ -88,7 +91,7 @@ fn pack_images(
     let dataset = open_dataset(spec, job.manifests, job.data)?;
     check_leaks(dataset.items.iter().filter_map(|item| match &item.picture {
         Picture::Svg(svg) => Some((item, svg.as_bytes())),
-        Picture::File(_) => None,
+        Picture::File(_) | Picture::Member { .. } => None,
     }))?;
     let items = select(&dataset, spec.dataset.as_str(), &spec.splits)?;
     if items.len() < spec.num_parts as usize {
@@ -97,28 +100,45 @@ fn pack_images(
         return Err(pipeline_spec::Error::Field { field: "num_parts".to_owned(), problem }.into());
     }
     let info = SchemaInfo { class_names: dataset.class_names.clone(), ..SchemaInfo::default() };
+    let encoding = Encoding { image_size: spec.image_size, stored: spec.stored, max_pixels: job.max_pixels };
     let part = |index: u32| {
         let bound = |i: u64| (i * items.len() as u64 / u64::from(spec.num_parts)) as usize;
         &items[bound(u64::from(index))..bound(u64::from(index) + 1)]
     };
     let total = missing.iter().map(|&p| part(p).len() as u64).sum();
     let done = AtomicU64::new(0);
-    for &index in &missing {
-        let items = part(index);
-        let bytes = encode_all(items, spec.image_size, || {
-            on_progress(done.fetch_add(1, Ordering::Relaxed) + 1, total)
-        })?;
-        check_leaks(items.iter().copied().zip(bytes.iter().map(Vec::as_slice)))?;
-        let rows: Vec<ImageRow> = items.iter().zip(bytes).map(|(item, bytes)| row(item, bytes)).collect();
-        writer.write_part(index, &rows, &info)?;
-    }
+    // A part is written while the next one is made.
+    std::thread::scope(|scope| {
+        let (sender, parts) = mpsc::sync_channel::<(u32, Vec<ImageRow>)>(0);
+        let (writer, info) = (&writer, &info);
+        let written = scope.spawn(move || {
+            parts.into_iter().try_for_each(|(index, rows)| writer.write_part(index, &rows, info).map(drop))
+        });
+        let made = missing.iter().try_for_each(|&index| {
+            let items = part(index);
+            let bytes = encode_all(&dataset, items, encoding, || {
+                on_progress(done.fetch_add(1, Ordering::Relaxed) + 1, total)
+            })?;
+            if !dataset.published {
+                check_leaks(items.iter().copied().zip(bytes.iter().map(Vec::as_slice)))?;
+            }
+            let rows = items.iter().zip(bytes).map(|(item, bytes)| row(item, bytes)).collect();
+            // The writer hangs up only when it failed, which is told below.
+            sender.send((index, rows)).map_err(|_| Error::Stopped)
+        });
+        drop(sender);
+        match written.join() {
+            Ok(result) => result.map_err(Error::from).and(made),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })?;
     Ok(writer.finish(NO_DEVICE, started)?)
 }
 
 fn row(item: &Item, bytes: Vec<u8>) -> ImageRow {
     let path = match &item.picture {
         Picture::Svg(_) => format!("{}.png", item.sample_id),
-        Picture::File(_) => item.sample_id.clone(),
+        Picture::File(_) | Picture::Member { .. } => item.sample_id.clone(),
     };
     ImageRow {
         sample_id: item.sample_id.clone(),

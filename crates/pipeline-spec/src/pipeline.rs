@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::spec::{
     HeadInit, LanguageModelSpec, LatentsOptions, LinearProbeSpec, Pool, Preset, Scheduler, ShortClass,
-    TipAdapterSpec, Training, ValShots,
+    StoredSize, TipAdapterSpec, Training, ValShots,
 };
 use crate::{DatasetId, Error, Seed, Shots};
 
@@ -55,6 +55,9 @@ pub struct ImagesTable {
     pub splits: Vec<String>,
     /// See [`crate::spec::ImagesSpec::image_size`].
     pub image_size: u32,
+    /// See [`crate::spec::ImagesSpec::stored`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<StoredSize>,
     /// See [`crate::spec::ImagesSpec::num_parts`].
     pub num_parts: u32,
 }

@@ -147,6 +147,7 @@ impl Expansion<'_> {
                 manifest_digest: self.manifest_digest.clone(),
                 splits: pipeline.images.splits.clone(),
                 image_size: pipeline.images.image_size,
+                stored: pipeline.images.stored,
                 num_parts: pipeline.images.num_parts,
             }),
             &[],

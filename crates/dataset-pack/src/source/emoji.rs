@@ -13,7 +13,7 @@ use pipeline_spec::data_manifest::{Artist, ArtistRole, DataManifest, EmojiForm, 
 use super::emoji_split::{EmojiFacts, SHIFT, TEST, deal};
 use super::iconify::{IconSet, label_slug, plain_hexcode};
 use crate::Error;
-use crate::archive::{Limits, read_entries};
+use crate::container::{Limits, read_entries};
 use crate::item::{Dataset, Item, Picture};
 
 const DATA: &str = "package/en/data.json";
@@ -75,7 +75,7 @@ pub fn load(manifest: &DataManifest, form: &EmojiForm, data_dir: &Path) -> Resul
             }
         }
     }
-    Ok(Dataset::new(form.classes.iter().map(|c| c.name.clone()).collect(), items))
+    Ok(Dataset::sorted(form.classes.iter().map(|c| c.name.clone()).collect(), items, Vec::new()))
 }
 
 struct Loader<'a> {

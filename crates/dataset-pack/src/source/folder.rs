@@ -8,15 +8,9 @@ use std::path::{Path, PathBuf};
 
 use pipeline_spec::data_manifest::{DataManifest, FolderClass, FolderForm, FolderSplit};
 
+use super::tree::{Tree, layout};
 use crate::Error;
 use crate::item::{Dataset, Item, Picture};
-
-/// Deepest folder below a class folder.
-const MAX_DEPTH: usize = 16;
-/// Extensions of images that are read.
-const READ: [&str; 3] = ["png", "jpg", "jpeg"];
-/// Extensions of images that must not be left out in silence.
-const REFUSED: [&str; 7] = ["webp", "gif", "bmp", "tif", "tiff", "avif", "heic"];
 
 /// Lists the images of a folder tree with their splits.
 ///
@@ -26,16 +20,16 @@ const REFUSED: [&str; 7] = ["webp", "gif", "bmp", "tif", "tiff", "avif", "heic"]
 /// link leaves the root, or an image has a format that is not read.
 pub fn load(manifest: &DataManifest, form: &FolderForm, data_dir: &Path) -> Result<Dataset, Error> {
     let root = data_dir.join(manifest.dataset.as_str()).join(&form.root);
-    let tree = Tree { real: root.canonicalize().map_err(|e| Error::io(&root, e))?, root };
+    let tree = Tree::closed(&root)?;
     let parts: Vec<(Option<&str>, PathBuf)> = match &form.split {
         FolderSplit::Folders(folders) => {
-            folders.iter().map(|(split, folder)| (Some(split.as_str()), tree.root.join(folder))).collect()
+            folders.iter().map(|(split, folder)| (Some(split.as_str()), tree.root().join(folder))).collect()
         }
-        FolderSplit::Percent(_) => vec![(None, tree.root.clone())],
+        FolderSplit::Percent(_) => vec![(None, tree.root().to_owned())],
     };
     let classes = match &form.classes {
         Some(classes) => classes.clone(),
-        None => tree.class_folders(&parts)?,
+        None => class_folders(&tree, &parts)?,
     };
     let mut items = Vec::new();
     let mut found = vec![0_usize; classes.len()];
@@ -49,7 +43,7 @@ pub fn load(manifest: &DataManifest, form: &FolderForm, data_dir: &Path) -> Resu
             let mut files = Vec::new();
             tree.images(&path, 0, &mut files)?;
             found[label] += files.len();
-            let of_class = tree.items(files, &classes[label], label as u32)?;
+            let of_class = class_items(&tree, files, &classes[label], label as u32)?;
             items.extend(match (&form.split, split) {
                 (FolderSplit::Percent(shares), _) => deal(of_class, shares),
                 (_, split) => in_split(of_class, split.unwrap_or_default()),
@@ -58,9 +52,9 @@ pub fn load(manifest: &DataManifest, form: &FolderForm, data_dir: &Path) -> Resu
     }
     if let Some(empty) = found.iter().position(|n| *n == 0) {
         let problem = format!("no PNG or JPEG image of class `{}` below it", classes[empty].folder);
-        return Err(layout(&tree.root, problem));
+        return Err(layout(tree.root(), problem));
     }
-    Ok(Dataset::new(classes.into_iter().map(|c| c.name).collect(), items))
+    Ok(Dataset::sorted(classes.into_iter().map(|c| c.name).collect(), items, Vec::new()))
 }
 
 fn in_split(mut items: Vec<Item>, split: &str) -> Vec<Item> {
@@ -71,7 +65,7 @@ fn in_split(mut items: Vec<Item>, split: &str) -> Vec<Item> {
 }
 
 /// Deals the images of a class by the rank of the digest of their ids.
-fn deal(mut items: Vec<Item>, shares: &BTreeMap<String, u32>) -> Vec<Item> {
+pub(super) fn deal(mut items: Vec<Item>, shares: &BTreeMap<String, u32>) -> Vec<Item> {
     items.sort_by_cached_key(|i| blake3::hash(i.sample_id.as_bytes()).to_hex().to_string());
     let total = items.len() as u64;
     let (mut percent, mut start) = (0, 0);
@@ -86,115 +80,36 @@ fn deal(mut items: Vec<Item>, shares: &BTreeMap<String, u32>) -> Vec<Item> {
     items
 }
 
-struct Tree {
-    root: PathBuf,
-    real: PathBuf,
+/// The class folders of all splits, each once, in byte order.
+fn class_folders(tree: &Tree, parts: &[(Option<&str>, PathBuf)]) -> Result<Vec<FolderClass>, Error> {
+    let mut names = Vec::new();
+    for (_, folder) in parts {
+        names.extend(tree.folders(folder)?);
+    }
+    names.sort();
+    names.dedup();
+    if names.is_empty() {
+        return Err(layout(tree.root(), "expected a folder for each class, found none"));
+    }
+    Ok(names.into_iter().map(|folder| FolderClass { name: folder.replace('_', " "), folder }).collect())
 }
 
-impl Tree {
-    /// The class folders of all splits, each once, in byte order.
-    fn class_folders(&self, parts: &[(Option<&str>, PathBuf)]) -> Result<Vec<FolderClass>, Error> {
-        let mut names = Vec::new();
-        for (_, folder) in parts {
-            names.extend(self.folders(folder)?);
-        }
-        names.sort();
-        names.dedup();
-        if names.is_empty() {
-            return Err(layout(&self.root, "expected a folder for each class, found none"));
-        }
-        Ok(names.into_iter().map(|folder| FolderClass { name: folder.replace('_', " "), folder }).collect())
-    }
-
-    /// Names of the folders in `folder`, in byte order; files beside them are not images of a class.
-    fn folders(&self, folder: &Path) -> Result<Vec<String>, Error> {
-        let mut names = Vec::new();
-        for (name, path) in self.entries(folder)? {
-            if path.is_dir() {
-                names.push(name);
-            } else if is_image(&name) {
-                return Err(layout(&path, "an image outside a class folder; move it into one"));
-            }
-        }
-        Ok(names)
-    }
-
-    /// Appends the images below `folder`.
-    fn images(&self, folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Error> {
-        if depth > MAX_DEPTH {
-            return Err(layout(
-                folder,
-                format!("more than {MAX_DEPTH} folders deep; a link may point at a parent"),
-            ));
-        }
-        for (name, path) in self.entries(folder)? {
-            if path.is_dir() {
-                self.images(&path, depth + 1, files)?;
-            } else if is_image(&name) {
-                files.push(path);
-            } else if extension(&name).is_some_and(|e| REFUSED.contains(&e.as_str())) {
-                let problem = "expected PNG or JPEG".to_owned();
-                return Err(Error::Image { path, problem });
-            }
-        }
-        Ok(())
-    }
-
-    /// Visible entries of a folder in byte order; every one is checked to lie inside the root.
-    fn entries(&self, folder: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
-        let mut entries = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
-            let entry = entry.map_err(|e| Error::io(folder, e))?;
-            let path = entry.path();
-            let name = entry.file_name().into_string().map_err(|name| {
-                let problem = format!("its name `{}` is not UTF-8; rename it", name.to_string_lossy());
-                layout(&path, problem)
-            })?;
-            if name.starts_with('.') {
-                continue;
-            }
-            if entry.file_type().map_err(|e| Error::io(&path, e))?.is_symlink() {
-                let target = path.canonicalize().map_err(|e| Error::io(&path, e))?;
-                if !target.starts_with(&self.real) {
-                    let problem =
-                        format!("it links to `{}`, outside the data set; copy the file", target.display());
-                    return Err(layout(&path, problem));
-                }
-            }
-            entries.push((name, path));
-        }
-        entries.sort();
-        Ok(entries)
-    }
-
-    fn items(&self, files: Vec<PathBuf>, class: &FolderClass, label: u32) -> Result<Vec<Item>, Error> {
-        let item = |path: PathBuf| {
-            let relative =
-                path.strip_prefix(&self.root).map_err(|_| layout(&path, "it left the data set"))?;
-            let parts: Option<Vec<&str>> = relative.iter().map(|part| part.to_str()).collect();
-            let parts = parts.ok_or_else(|| layout(&path, "its path is not UTF-8; rename it"))?;
-            Ok(Item {
-                sample_id: parts.join("/"),
-                split: String::new(),
-                label: Some(label),
-                class_name: Some(class.name.clone()),
-                caption: class.name.clone(),
-                origin: class.folder.clone(),
-                picture: Picture::File(path),
-            })
-        };
-        files.into_iter().map(item).collect()
-    }
-}
-
-fn extension(name: &str) -> Option<String> {
-    Path::new(name).extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase)
-}
-
-fn is_image(name: &str) -> bool {
-    extension(name).is_some_and(|e| READ.contains(&e.as_str()))
-}
-
-fn layout(path: &Path, problem: impl Into<String>) -> Error {
-    Error::Layout { path: path.into(), problem: problem.into() }
+fn class_items(
+    tree: &Tree,
+    files: Vec<PathBuf>,
+    class: &FolderClass,
+    label: u32,
+) -> Result<Vec<Item>, Error> {
+    let item = |path: PathBuf| {
+        Ok(Item {
+            sample_id: tree.relative(&path)?,
+            split: String::new(),
+            label: Some(label),
+            class_name: Some(class.name.clone()),
+            caption: class.name.clone(),
+            origin: class.folder.clone(),
+            picture: Picture::File(path),
+        })
+    };
+    files.into_iter().map(item).collect()
 }

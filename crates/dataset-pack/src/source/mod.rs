@@ -1,9 +1,14 @@
 //! Where images come from: one file per form of a data manifest.
 
+pub mod benchmark;
+pub mod csv_file;
 pub mod emoji;
 pub mod emoji_split;
+pub mod files;
 pub mod folder;
 pub mod iconify;
+pub mod table;
+pub mod tree;
 
 use std::path::Path;
 
@@ -14,7 +19,8 @@ use crate::item::Dataset;
 
 /// Lists the images of a data set and checks their counts against the manifest.
 ///
-/// `data_dir` is the folder that `cargo xtask fetch` fills: the sources lie in `<data_dir>/<dataset>/`.
+/// `data_dir` is the folder that `cargo xtask fetch` fills and that benchmarks lie in (`$DATA` of CoOp's DATASETS.md):
+/// sources lie in `<data_dir>/<dataset>/`, benchmarks where one of their layouts says.
 ///
 /// # Errors
 ///
@@ -25,6 +31,9 @@ pub fn load(manifest: &DataManifest, data_dir: &Path) -> Result<Dataset, Error> 
     let dataset = match &manifest.form {
         Form::Emoji(form) => emoji::load(manifest, form, data_dir)?,
         Form::Folder(form) => folder::load(manifest, form, data_dir)?,
+        Form::Csv(form) => table::load_csv(manifest, form, data_dir)?,
+        Form::Parquet(form) => table::load_parquet(manifest, form, data_dir)?,
+        Form::Benchmark(form) => benchmark::load(manifest, form, data_dir)?,
     };
     check_counts(manifest, &dataset)?;
     Ok(dataset)

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use dataset_pack::Error;
-use dataset_pack::archive::{Limits, read_entries};
+use dataset_pack::container::{Limits, read_entries};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tar::{Builder, EntryType, Header};

@@ -10,6 +10,7 @@ use dataset_pack::pack::{check_leaks, encode_all};
 use dataset_pack::{Dataset, Error, load};
 use pipeline_spec::data_manifest::DataManifest;
 
+use crate::emoji_small::drawings;
 use crate::manifest::emoji_path;
 
 /// The data folder, if the archives lie there; says so otherwise.
@@ -63,10 +64,10 @@ fn emoji_are_split_without_leaks_and_rendered_alike_twice() {
     assert_eq!(dataset, load(&manifest, &data_dir).unwrap());
     check_splits(&dataset);
     let items: Vec<_> = dataset.items.iter().collect();
-    let first = encode_all(&items, 64, || ControlFlow::Continue(())).unwrap();
+    let first = encode_all(&dataset, &items, drawings(64), || ControlFlow::Continue(())).unwrap();
     check_leaks(items.iter().copied().zip(first.iter().map(Vec::as_slice))).unwrap();
     let sample: Vec<_> = items.iter().copied().step_by(7).collect();
-    let again = encode_all(&sample, 64, || ControlFlow::Continue(())).unwrap();
+    let again = encode_all(&dataset, &sample, drawings(64), || ControlFlow::Continue(())).unwrap();
     assert!(again.iter().zip(first.iter().step_by(7)).all(|(a, b)| a == b));
 }
 

@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use dataset_pack::pack::{check_leaks, encode_all};
+use dataset_pack::pack::{Encoding, check_leaks, encode_all};
 use dataset_pack::{Error, Item, load};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -171,8 +171,8 @@ fn drawings_are_joined_labelled_and_split() {
     }
     assert!(dataset.count("shift") > 0 && dataset.count("train") >= 4 && dataset.count("val") >= 4);
     let items: Vec<_> = dataset.items.iter().collect();
-    let bytes = encode_all(&items, 24, || ControlFlow::Continue(())).unwrap();
-    assert_eq!(bytes, encode_all(&items, 24, || ControlFlow::Continue(())).unwrap());
+    let bytes = encode_all(&dataset, &items, drawings(24), || ControlFlow::Continue(())).unwrap();
+    assert_eq!(bytes, encode_all(&dataset, &items, drawings(24), || ControlFlow::Continue(())).unwrap());
     check_leaks(items.iter().copied().zip(bytes.iter().map(Vec::as_slice))).unwrap();
     let (train, test) = (items.iter().find(|i| i.split == "train"), items.iter().find(|i| i.split == "test"));
     let error = check_leaks([(*train.unwrap(), &b"same"[..]), (*test.unwrap(), &b"same"[..])]).unwrap_err();
@@ -192,4 +192,9 @@ fn names_that_do_not_exist_are_refused() {
     assert!(message.contains("`bob` has no icon `older-rat`"), "{message}");
     let message = refuse("except = [\"1F34D\"]", "except = [\"1F34E\"]");
     assert!(message.contains("classes.except") && message.contains("`1F34E`"), "{message}");
+}
+
+/// How drawings of `image_size` pixels are made.
+pub fn drawings(image_size: u32) -> Encoding {
+    Encoding { image_size, stored: None, max_pixels: 1 << 24 }
 }

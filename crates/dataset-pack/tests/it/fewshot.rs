@@ -3,10 +3,13 @@
 
 use std::path::Path;
 
-use dataset_pack::fewshot::draw;
-use dataset_pack::python_random::PythonRandom;
+use dataset_pack::shots::python_random::PythonRandom;
+use dataset_pack::shots::{IndexFormat, draw, from_lists, index_file};
+use dataset_pack::split_file::SplitLists;
 use pipeline_spec::spec::{ShortClass, ValShots};
 use serde::Deserialize;
+
+use crate::benchmarks::shared_data;
 
 #[derive(Deserialize)]
 struct Case {
@@ -50,33 +53,9 @@ fn all_validation_images_can_be_kept_and_no_shots_is_an_error() {
     assert!(draw(&[], &[], 1, 1, ValShots::All, ShortClass::TakeAll).is_err());
 }
 
-/// An entry of CoOp's split files: path, label, class name.
-type Entry = (String, u32, String);
-
-#[derive(Deserialize)]
-struct SplitFile {
-    train: Vec<Entry>,
-    val: Vec<Entry>,
-}
-
-#[derive(Deserialize)]
-struct PublishedList {
-    train: Vec<(String, u32)>,
-    val: Vec<(String, u32)>,
-}
-
 #[test]
 fn published_lists_are_reproduced() {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
-    if !data.join("fewshot").is_dir() {
-        #[allow(clippy::print_stderr)]
-        {
-            eprintln!(
-                "`shared/data/fewshot` is absent beside the repository: published shot lists were not compared"
-            );
-        }
-        return;
-    }
+    let Some(data) = shared_data() else { return };
     let mut compared = 0;
     for file in std::fs::read_dir(data.join("fewshot")).unwrap() {
         let path = file.unwrap().path();
@@ -86,34 +65,82 @@ fn published_lists_are_reproduced() {
         let split = match dataset {
             "dtd" => "DescribableTextures",
             "oxford_pets" => "OxfordPets",
-            "caltech101" => "Caltech101",
-            "eurosat" => "EuroSAT",
-            "oxford_flowers" => "OxfordFlowers",
-            "stanford_cars" => "StanfordCars",
-            "ucf101" => "UCF101",
             other => panic!("no split file is known for `{other}`"),
         };
-        let split = std::fs::read(data.join(format!("splits/split_zhou_{split}.json"))).unwrap();
-        let split: SplitFile = serde_json::from_slice(&split).unwrap();
-        let published: PublishedList = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        let labels = |entries: &[Entry]| entries.iter().map(|e| e.1).collect::<Vec<_>>();
+        let lists = SplitLists::read(&data.join(format!("splits/split_zhou_{split}.json"))).unwrap();
         let (shots, seed) = (shots.parse().unwrap(), seed.parse().unwrap());
-        let (train, val) = (labels(&split.train), labels(&split.val));
-        let list = draw(&train, &val, shots, seed, ValShots::MinShots4, ShortClass::TakeAll).unwrap();
-        for (entries, drawn, expected) in
-            [(&split.train, &list.train, &published.train), (&split.val, &list.val, &published.val)]
-        {
-            assert_eq!(drawn.len(), expected.len(), "{name}");
-            for (&position, (path, label)) in drawn.iter().zip(expected) {
-                assert!(
-                    path.ends_with(&entries[position].0),
-                    "{name}: {} is not {path}",
-                    entries[position].0
-                );
-                assert_eq!(entries[position].1, *label, "{name}");
-            }
-        }
+        let list = from_lists(&lists, shots, seed, ValShots::MinShots4, ShortClass::TakeAll).unwrap();
+        assert_eq!(list, index_file::read(&path, &lists).unwrap(), "{name}");
         compared += 1;
     }
-    assert!(compared >= 18, "compared {compared} lists");
+    assert_eq!(compared, 18);
+}
+
+/// A split file of two classes, the second with two training images.
+fn small_lists(folder: &Path) -> SplitLists {
+    let entry =
+        |i: usize| format!("[\"{}/{i}.jpg\", {}, \"{}\"]", ["a", "b"][i % 2], i % 2, ["cat", "dog"][i % 2]);
+    let list = |range: &[usize]| range.iter().map(|i| entry(*i)).collect::<Vec<_>>().join(",");
+    let json = format!(
+        "{{\"train\": [{}], \"val\": [{}], \"test\": []}}",
+        list(&[1, 0, 2, 3, 4, 6, 8]),
+        list(&[10, 11, 12, 13])
+    );
+    let path = folder.join("split.json");
+    std::fs::write(&path, json).unwrap();
+    SplitLists::read(&path).unwrap()
+}
+
+#[test]
+fn lists_survive_every_form_and_the_folders_of_their_authors() {
+    let folder = tempfile::tempdir().unwrap();
+    let lists = small_lists(folder.path());
+    let list = from_lists(&lists, 2, 3, ValShots::MinShots4, ShortClass::TakeAll).unwrap();
+    for (format, name) in [
+        (IndexFormat::Tsv, "list.tsv"),
+        (IndexFormat::CrossModal, "list.json"),
+        (IndexFormat::TwoStage, "list"),
+    ] {
+        let target = folder.path().join(name);
+        let files = index_file::write_files(&list, format, "./data/small/images/", &target).unwrap();
+        assert_eq!(index_file::read(&files[0], &lists).unwrap(), list, "{name}");
+        assert_eq!(files.len(), if format == IndexFormat::TwoStage { 2 } else { 1 });
+    }
+    let text = std::fs::read_to_string(folder.path().join("list_val.jsonl")).unwrap();
+    assert!(text.starts_with("{\"_impath\":\"./data/small/images/"), "{text}");
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("list.json")).unwrap()).unwrap();
+    assert_eq!(json["train"]["indices"].as_array().unwrap().len(), list.train.len());
+}
+
+#[test]
+fn lists_of_other_images_or_labels_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let lists = small_lists(folder.path());
+    let refuse = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        index_file::read(&path, &lists).unwrap_err().to_string()
+    };
+    assert!(refuse("a.tsv", "a/0.jpg\t0\nc/9.jpg\t0\n").contains("train image `c/9.jpg` is not in the list"));
+    assert!(refuse("b.tsv", "a/0.jpg\t1\n").contains("has label 1, the split file says 0"));
+    assert!(refuse("c.tsv", "a/0.jpg 0\n").contains("line 1: expected `path TAB label`"));
+    assert!(
+        refuse("d.tsv", "a/0.jpg\t0\n\na/10.jpg\t0\n\na/12.jpg\t0\n").contains("expected one empty line")
+    );
+    assert!(refuse("e.json", "{\"train\": 3}").contains("cross_modal_adaptation"));
+    assert!(refuse("f.jsonl", "{}").contains("_train.jsonl"));
+    assert!(refuse("g_train.jsonl", "{}").contains("line 1"));
+}
+
+#[test]
+fn a_short_class_is_taken_whole_or_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let lists = small_lists(folder.path());
+    let count = |rule| {
+        let list = from_lists(&lists, 4, 1, ValShots::All, rule).unwrap();
+        assert_eq!(list.val.len(), 4);
+        list.train.iter().filter(|(_, e)| e.label() == 1).count()
+    };
+    assert_eq!((count(ShortClass::TakeAll), count(ShortClass::Repeat)), (2, 4));
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use dataset_pack::pack::{encode_all, select};
-use dataset_pack::{Error, load};
+use dataset_pack::pack::{Encoding, encode_all, select};
+use dataset_pack::{Dataset, Error, Item, load, photo};
 use pipeline_spec::data_manifest::{DataManifest, FolderForm, FolderSplit, Form};
 
 fn manifest(split: FolderSplit) -> DataManifest {
@@ -16,6 +16,11 @@ fn manifest(split: FolderSplit) -> DataManifest {
         sources: vec![],
         form: Form::Folder(FolderForm { root: ".".to_owned(), classes: None, split, expected: None }),
     }
+}
+
+fn encode(dataset: &Dataset, items: &[&Item]) -> Result<Vec<Vec<u8>>, Error> {
+    let encoding = Encoding { image_size: 64, stored: None, max_pixels: photo::MAX_PIXELS };
+    encode_all(dataset, items, encoding, || ControlFlow::Continue(()))
 }
 
 fn percent(shares: &[(&str, u32)]) -> FolderSplit {
@@ -46,7 +51,7 @@ fn classes_are_folder_names_and_bytes_are_kept() {
     let ids: Vec<_> = dataset.items.iter().map(|i| (i.sample_id.as_str(), i.label.unwrap())).collect();
     assert_eq!(ids, [("apple/c.PNG", 0), ("hot_dog/b.png", 1), ("hot_dog/deep/er/a.jpg", 1)]);
     let items = select(&dataset, "things", &["train".to_owned()]).unwrap();
-    let bytes = encode_all(&items, 64, || ControlFlow::Continue(())).unwrap();
+    let bytes = encode(&dataset, &items).unwrap();
     assert_eq!(bytes[1], std::fs::read(root.path().join("things/hot_dog/b.png")).unwrap());
     let unknown = select(&dataset, "things", &["test".to_owned()]).unwrap_err();
     assert!(unknown.to_string().contains("has no split `test`; it has train"), "{unknown}");
@@ -79,7 +84,7 @@ fn bad_images_are_named_with_a_remedy() {
         std::fs::write(&path, bytes).unwrap();
         let dataset = load(&manifest(percent(&[("train", 100)])), root.path()).unwrap();
         let items: Vec<_> = dataset.items.iter().collect();
-        let error = encode_all(&items, 64, || ControlFlow::Continue(())).unwrap_err();
+        let error = encode(&dataset, &items).unwrap_err();
         assert!(matches!(error, Error::Image { .. }), "{error}");
         assert!(
             error.to_string().contains("1.png") && error.to_string().contains("replace or remove"),

@@ -38,6 +38,7 @@ impl Fixture {
             manifest_digest: self.digest.clone(),
             splits: ["train", "val", "test", "shift"].map(str::to_owned).to_vec(),
             image_size: 24,
+            stored: None,
             num_parts,
         };
         Unit { spec: StageSpec::Images(spec), inputs: BTreeMap::new() }
@@ -56,7 +57,14 @@ impl Fixture {
     }
 
     fn job<'a>(&'a self, unit: &'a Unit, shard: Shard) -> Job<'a> {
-        Job { unit, store: &self.store, shard, manifests: self.root.path(), data: self.root.path() }
+        Job {
+            unit,
+            store: &self.store,
+            shard,
+            manifests: self.root.path(),
+            data: self.root.path(),
+            max_pixels: 1 << 24,
+        }
     }
 
     fn run(&self, unit: &Unit, shard: Shard) -> Result<Outcome, Error> {

@@ -20,20 +20,58 @@ pub struct ImagesSpec {
     pub manifest_digest: Digest,
     /// Splits to pack, for example `train`, `val`, `test`, `shift`.
     pub splits: Vec<String>,
-    /// Side of the stored square images in pixels where the source is a vector drawing; photographs keep their bytes.
+    /// Side of the stored square images in pixels where the source is a vector drawing.
     pub image_size: u32,
+    /// How large photographs are stored. Absent: every photograph keeps its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<StoredSize>,
     /// Files that the artifact is cut into.
     pub num_parts: u32,
 }
 
+/// Photographs with a longer shorter side are made smaller and encoded again; the others keep their bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredSize {
+    /// Shorter side in pixels.
+    pub shorter_side: u32,
+    /// Format of what is encoded again.
+    pub format: StoredFormat,
+}
+
+/// Format of photographs that are encoded again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum StoredFormat {
+    /// JPEG with colour at full resolution (4:4:4).
+    Jpeg {
+        /// Quality, 1 to 100.
+        quality: u8,
+    },
+    /// PNG, without loss.
+    Png,
+}
+
 impl ImagesSpec {
     pub(super) fn slug(&self) -> String {
-        format!("{}-{}px", self.splits.join("-"), self.image_size)
+        let size = self.stored.map_or(self.image_size, |stored| stored.shorter_side);
+        format!("{}-{size}px", self.splits.join("-"))
     }
 
     pub(super) fn check(&self) -> Result<(), Error> {
         expect(!self.splits.is_empty(), "splits", "at least one split", "[]")?;
         expect((8..=4096).contains(&self.image_size), "image_size", "8 to 4096 pixels", self.image_size)?;
+        if let Some(StoredSize { shorter_side, format }) = self.stored {
+            expect(
+                (32..=4096).contains(&shorter_side),
+                "stored.shorter_side",
+                "32 to 4096 pixels",
+                shorter_side,
+            )?;
+            if let StoredFormat::Jpeg { quality } = format {
+                expect((1..=100).contains(&quality), "stored.format.quality", "1 to 100", quality)?;
+            }
+        }
         expect((1..=100_000).contains(&self.num_parts), "num_parts", "1 to 100000", self.num_parts)
     }
 }

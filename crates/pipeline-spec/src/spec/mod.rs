@@ -9,7 +9,7 @@ mod prompt_gen;
 mod sd_latents;
 mod trainer;
 
-pub use dataset_pack::{FewshotSplitsSpec, ImagesSpec, ShortClass, ValShots};
+pub use dataset_pack::{FewshotSplitsSpec, ImagesSpec, ShortClass, StoredFormat, StoredSize, ValShots};
 pub use evaluator::{MetricsSpec, PredictionSource, PredictionsSpec, WeightsUsed};
 pub use prompt_gen::{Endpoint, LanguageModelSpec, PromptProvider, PromptsSpec};
 pub use sd_latents::{

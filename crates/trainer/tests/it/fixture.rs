@@ -177,6 +177,7 @@ pub fn images_unit(splits: &[&str]) -> Unit {
         manifest_digest: Digest::blake3(b"manifest"),
         splits: strings(splits),
         image_size: 24,
+        stored: None,
         num_parts: 1,
     };
     unit(StageSpec::Images(spec), &[])

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use pipeline_spec::spec::{ShortClass, ValShots};
 
+use super::python_random::PythonRandom;
 use crate::Error;
-use crate::python_random::PythonRandom;
 
 /// Positions in the training and validation lists, in drawn order.
 #[derive(Debug, Clone, PartialEq, Eq)]

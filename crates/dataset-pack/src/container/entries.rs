@@ -1,4 +1,4 @@
-//! Files out of a `.tgz` without unpacking it to disk, with limits.
+//! Named files out of a `.tgz` without unpacking it to disk, with limits.
 //!
 //! npm archives hold plain files below `package/`. Anything else in them (absolute paths, `..`, links,
 //! devices, entries that are larger than they need to be) is refused, although nothing is ever written.
@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::path::{Component, Path};
+use std::path::Path;
 
+use super::check_path;
 use crate::Error;
 
 /// How much an archive may hold.
@@ -70,18 +71,10 @@ pub fn read_entries(path: &Path, names: &[&str], limits: Limits) -> Result<BTree
     }
 }
 
-fn check_path(name: &str) -> Result<(), String> {
-    let inside = |c| matches!(c, Component::Normal(_) | Component::CurDir);
-    if name.is_empty() || name.contains(['\\', '\0']) || !Path::new(name).components().all(inside) {
-        return Err("expected a relative path without `..`".to_owned());
-    }
-    Ok(())
-}
-
 /// A reader that fails, rather than ends, after `left` bytes: a decompression bomb is an error.
-struct Capped<R> {
-    inner: R,
-    left: u64,
+pub(super) struct Capped<R> {
+    pub(super) inner: R,
+    pub(super) left: u64,
 }
 
 impl<R: Read> Read for Capped<R> {
