@@ -13,7 +13,7 @@ use pipeline_spec::spec::{
     CheckpointsSpec, FeaturesSpec, FineTuneSpec, GeneratedUse, HeadInit, LinearProbeSpec, Method, Select,
     TipAdapterSpec,
 };
-use pipeline_spec::{StageSpec, Store, Unit};
+use pipeline_spec::{ArtifactId, StageSpec, Store, Unit};
 
 use crate::backbone::Backbone;
 use crate::class_texts::class_texts;
@@ -372,6 +372,7 @@ impl Job<'_> {
             .into());
         }
         let latents = self.reader("latents")?;
+        check_shot_list(&latents, self.unit.input("fewshot-splits")?)?;
         let samples = generated_samples(&latents, &shots.class_names, per_class, self.spec.seed)?;
         let shape = match method.generated {
             GeneratedUse::ImagesAndLatents { .. } => {
@@ -425,6 +426,20 @@ impl Job<'_> {
         }
         writer.write_files(&files)?;
         Ok(())
+    }
+}
+
+/// Latents of real images must be those of the run's own shot list: any other shows images that the run may not see.
+fn check_shot_list(latents: &ArtifactReader, shots: &ArtifactId) -> Result<(), Error> {
+    let record = latents.record();
+    match record.unit.inputs.get("fewshot-splits") {
+        Some(found) if found.key != shots.key => Err(Error::Mismatch {
+            artifact: Box::new(record.id.clone()),
+            what: "shot list of the encoded images".to_owned(),
+            expected: shots.to_string(),
+            found: found.to_string(),
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -5,8 +5,10 @@ use burn::tensor::{Tensor, TensorData};
 use flier_model::run::{EMA_FILE, LOG_FILE, RUN_FILE, WEIGHTS_FILE};
 use flier_model::{Classifier, RunDescription, SelectionRule, TrainedClassifier};
 use pipeline_spec::spec::{
-    Augment, Coupling, FineTuneSpec, Freeze, GeneratedUse, HeadInit, Pool, Preset, Schedule, Select, Training,
+    Augment, Coupling, EncodedLatentsSpec, FineTuneSpec, Freeze, GeneratedUse, HeadInit, Pool, Preset,
+    Schedule, Select, Training,
 };
+use pipeline_spec::{CheckpointRef, Digest, StageSpec};
 use safetensors::SafeTensors;
 
 use crate::fixture::{self, Fixture, RESNET, VIT, fine_tune_spec};
@@ -104,6 +106,30 @@ fn the_same_spec_gives_the_same_bytes() {
     assert!(files[0] == files[1]);
 }
 
+#[test]
+fn encoded_latents_must_be_those_of_the_run_s_shot_list() {
+    let mut fixture = Fixture::new();
+    let other = fixture::shots_unit(&fixture.images, 2);
+    let other = fixture::write(&fixture.store, other, &fixture::shot_rows("train"), &[]);
+    let own = fixture.shots.clone();
+    for (shots, is_own) in [(own, true), (other, false)] {
+        let spec = EncodedLatentsSpec {
+            dataset: fixture::dataset(),
+            checkpoint: CheckpointRef { id: "sd".to_owned(), digest: Digest::blake3(b"sd") },
+            run: "sd-shots2".to_owned(),
+            image_size: 64,
+            num_parts: 1,
+        };
+        let inputs = [("images", &fixture.images), ("fewshot-splits", &shots)];
+        let unit = fixture::unit(StageSpec::EncodedLatents(spec), &inputs);
+        fixture.latents = fixture::write(&fixture.store, unit, &fixture::latent_rows(1.0), &[4, 8, 8]);
+        let result = fixture.run(&fixture.fine_tune_unit(fine_tune_spec()));
+        let message = result.map_or_else(|error| error.to_string(), |_| "trained".to_owned());
+        assert_eq!(message == "trained", is_own, "{message}");
+        assert!(is_own || message.contains("shot list of the encoded images"), "{message}");
+    }
+}
+
 /// Image logits after training with latents as they are and with latents scaled by 2.
 fn logits_with_two_sets_of_latents(spec: &FineTuneSpec) -> [Vec<f32>; 2] {
     [1.0, 2.0].map(|factor| {
@@ -111,7 +137,7 @@ fn logits_with_two_sets_of_latents(spec: &FineTuneSpec) -> [Vec<f32>; 2] {
         let latents = &fixture.store.record(&fixture.latents).unwrap().unit;
         let mut unit = latents.clone();
         // Another seed gives another artifact beside the first.
-        if let pipeline_spec::StageSpec::Latents(latents) = &mut unit.spec {
+        if let StageSpec::Latents(latents) = &mut unit.spec {
             latents.seed = 2;
         }
         fixture.latents = fixture::write(&fixture.store, unit, &fixture::latent_rows(factor), &[4, 8, 8]);
