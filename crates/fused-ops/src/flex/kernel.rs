@@ -67,6 +67,7 @@ pub(super) unsafe fn dot_rows<S: Simd, const ROWS: usize>(
 /// # Safety
 ///
 /// `columns` points to `depth * ROWS` readable numbers, `panel` to `depth * 2 * S::F32_LANES`.
+#[expect(clippy::needless_range_loop, reason = "an index known when compiled keeps the sums in registers")]
 #[inline(always)]
 pub(super) unsafe fn dot_columns<S: Simd, const ROWS: usize>(
     simd: S,
@@ -97,6 +98,7 @@ pub(super) unsafe fn dot_columns<S: Simd, const ROWS: usize>(
 /// # Safety
 ///
 /// `target`, and `base` if not null, point to `valid` rows of `2 * S::F32_LANES` numbers, `stride` apart. They may be one.
+#[expect(clippy::needless_range_loop, reason = "an index known when compiled keeps the sums in registers")]
 #[inline(always)]
 pub(super) unsafe fn write<S: Simd, const ROWS: usize>(
     simd: S,

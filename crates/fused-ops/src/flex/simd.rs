@@ -61,7 +61,7 @@ pub(super) fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let round = simd.splat_f32s(12_582_912.0);
     let biased = simd.mul_add_e_f32s(x, simd.splat_f32s(std::f32::consts::LOG2_E), round);
     let power = simd.sub_f32s(biased, round);
-    let r = simd.mul_add_e_f32s(power, simd.splat_f32s(-0.693_359_375), x);
+    let r = simd.mul_add_e_f32s(power, simd.splat_f32s(-0.693_359_4), x);
     let r = simd.mul_add_e_f32s(power, simd.splat_f32s(2.121_944_4e-4), r);
     let mut p = simd.splat_f32s(1.987_569_1e-4);
     p = simd.mul_add_e_f32s(p, r, simd.splat_f32s(1.398_2e-3));
