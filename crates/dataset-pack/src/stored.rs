@@ -1,7 +1,7 @@
 //! Photographs made smaller before they are stored.
 //!
 //! The shorter side becomes that of the specification, by bicubic resampling (a = -0.5) with antialiasing in 8 bits, width
-//! first, as Pillow's `Image.resize(BICUBIC)`; the picture is then encoded again. An image that is small
+//! first, the kernel of Pillow's `BICUBIC`; the picture is then encoded again. An image that is small
 //! enough keeps its bytes, and so does one whose colours or depth would be converted by that (CMYK, 16 bits).
 
 use fast_image_resize::images::{Image, ImageRef};

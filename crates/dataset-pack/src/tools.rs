@@ -204,7 +204,10 @@ impl Doctor {
                 say(format_args!("`{name}`: {found}no problem"));
                 Ok(())
             }
-            n => Err(InputFault::new(io::Error::other(format!("`{name}`: {found}{n} problems"))).into()),
+            n => {
+                let problem = format!("`{name}`: {found}{}", doctor::counted(n, "problem"));
+                Err(InputFault::new(io::Error::other(problem)).into())
+            }
         }
     }
 }

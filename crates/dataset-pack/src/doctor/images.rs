@@ -21,6 +21,8 @@ const BATCH: usize = 256;
 struct Findings {
     /// Index of the item and why it cannot be used.
     broken: Vec<(usize, String)>,
+    /// Images that can be used.
+    num_good: u64,
     /// Remarks and the items that they are about.
     remarks: BTreeMap<String, Vec<usize>>,
     /// Digest of the bytes and the first item with them.
@@ -111,6 +113,7 @@ impl Findings {
         match checked {
             Err(problem) => self.broken.push((index, problem)),
             Ok((remarks, digest)) => {
+                self.num_good += 1;
                 for remark in remarks {
                     self.remarks.entry(remark).or_default().push(index);
                 }
@@ -146,7 +149,7 @@ impl Findings {
             };
             report.note(Check::Images, name(indices[0]), format!("{remark}{number}"));
         }
-        report.note_checks(Check::Duplicates, self.seen.len() as u64);
+        report.note_checks(Check::Duplicates, self.num_good);
         for (first, second) in self.doubled.iter().take(MAX_ROWS) {
             let (split, other) = (&dataset.items[*first].split, &dataset.items[*second].split);
             let finding =
@@ -156,6 +159,10 @@ impl Findings {
             } else {
                 report.problem(Check::Duplicates, name(*first), finding, "remove one of them");
             }
+        }
+        if self.doubled.len() > MAX_ROWS {
+            let finding = format!("{} more pictures are of two splits", self.doubled.len() - MAX_ROWS);
+            report.note(Check::Duplicates, "", finding);
         }
     }
 }

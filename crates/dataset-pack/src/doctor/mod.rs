@@ -9,7 +9,7 @@ use std::path::Path;
 use md5::{Digest as _, Md5};
 use pipeline_spec::data_manifest::{BenchmarkForm, DataManifest, Download, Form, Listing};
 
-pub use report::{Check, Report, Row, Severity};
+pub use report::{Check, Report, Row, Severity, counted};
 
 use crate::Error;
 use crate::source::benchmark::{Found, find};
@@ -176,7 +176,7 @@ fn examine_files(report: &mut Report, found: &Found) {
         report.problem(Check::Files, path, "the image is missing", "unpack the archive again");
     }
     if missing.len() > MAX_ROWS {
-        let problem = format!("{} more images are missing", missing.len() - MAX_ROWS);
+        let problem = format!("missing: {} more", counted(missing.len() - MAX_ROWS, "image"));
         report.problem(Check::Files, "", problem, "unpack the archive again");
     }
     if found.listing.is_none() {
@@ -187,7 +187,11 @@ fn examine_files(report: &mut Report, found: &Found) {
             let listed: HashSet<&str> = found.listed.iter().map(|(_, entry)| entry.path()).collect();
             let unlisted = paths.iter().filter(|path| !listed.contains(path.as_str())).count();
             if unlisted > 0 {
-                report.note(Check::Files, "", format!("{unlisted} images are in no list and are not used"));
+                report.note(
+                    Check::Files,
+                    "",
+                    format!("not used, because in no list: {}", counted(unlisted, "image")),
+                );
             }
         }
         Err(error) => report.note(Check::Files, "", error.to_string()),

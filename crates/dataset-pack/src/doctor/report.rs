@@ -116,8 +116,8 @@ impl Report {
                 |severity| self.rows.iter().filter(|r| r.check == *check && r.severity == severity).count();
             let state = match (problems(Severity::Problem), problems(Severity::Note)) {
                 (0, 0) => "ok".to_owned(),
-                (0, notes) => format!("ok, {notes} notes"),
-                (problems, _) => format!("{problems} problems"),
+                (0, notes) => format!("ok, {}", counted(notes, "note")),
+                (problems, _) => counted(problems, "problem"),
             };
             let _ = writeln!(text, "{:<11} {count:>9} checked  {state}", name(*check).unwrap_or_default());
         }
@@ -130,4 +130,9 @@ impl Report {
         }
         text
     }
+}
+
+/// A number with its noun.
+pub fn counted(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }

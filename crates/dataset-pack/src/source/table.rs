@@ -68,7 +68,7 @@ pub fn load_csv(manifest: &DataManifest, form: &CsvForm, data_dir: &Path) -> Res
         CsvSplit::Percent(shares) => Some(shares),
         CsvSplit::Column(_) => None,
     };
-    dataset(manifest, &classes, rows, shares, Vec::new(), |line, problem| bad(line, problem))
+    dataset(manifest, &classes, rows, shares, Vec::new(), bad)
 }
 
 /// Lists the images inside Parquet files.

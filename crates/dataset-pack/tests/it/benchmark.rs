@@ -3,10 +3,13 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use artifacts::{ArtifactReader, FewshotRow, Outcome, Shard};
 use dataset_pack::pack::{Encoding, encode_all};
 use dataset_pack::source::benchmark::find;
-use dataset_pack::{Dataset, Error, load, photo};
-use pipeline_spec::data_manifest::{BenchmarkForm, ClassFolders, Form, Listing, TextFiles};
+use dataset_pack::{Dataset, Error, Job, load, photo, run};
+use pipeline_spec::data_manifest::{BenchmarkForm, ClassFolders, DataManifest, Form, Listing, TextFiles};
+use pipeline_spec::spec::{FewshotSplitsSpec, ImagesSpec, ShortClass, ValShots};
+use pipeline_spec::{StageSpec, Store, Unit};
 
 use crate::benchmark_small::{IMAGES, image_bytes, lay_out, manifest, split_json};
 
@@ -16,7 +19,7 @@ fn pack(dataset: &Dataset) -> Vec<Vec<u8>> {
     encode_all(dataset, &items, encoding, || ControlFlow::Continue(())).unwrap()
 }
 
-fn form(manifest: &mut pipeline_spec::data_manifest::DataManifest) -> &mut BenchmarkForm {
+fn form(manifest: &mut DataManifest) -> &mut BenchmarkForm {
     match &mut manifest.form {
         Form::Benchmark(form) => form,
         _ => panic!("not a benchmark"),
@@ -189,4 +192,40 @@ fn text_files(root: &Path) {
     assert!(message.contains("line 2: `plum` is no class"), "{message}");
     std::fs::write(base.join("test.txt"), "train/n1/z apple\n").unwrap();
     assert!(load(&manifest, root).unwrap_err().to_string().contains("is in `train` already"));
+}
+
+#[test]
+fn the_stage_draws_shots_in_the_order_of_the_split_file() {
+    let root = tempfile::tempdir().unwrap();
+    lay_out(root.path(), "zip");
+    let path = root.path().join("small.toml");
+    std::fs::write(&path, toml::to_string(&manifest()).unwrap()).unwrap();
+    let (_, manifest_digest) = DataManifest::read(&path).unwrap();
+    let store = Store::new(root.path().join("store"));
+    let dataset = manifest().dataset;
+    let packed = |unit: &Unit| {
+        let (shard, max_pixels) = (Shard::default(), photo::MAX_PIXELS);
+        let (manifests, data) = (root.path(), root.path());
+        let job = Job { unit, store: &store, shard, manifests, data, max_pixels };
+        match run(&job, |_, _| ControlFlow::Continue(())).unwrap() {
+            Outcome::Finished(record) => record.id,
+            Outcome::PartsMissing(parts) => panic!("{parts:?} are missing"),
+        }
+    };
+    let spec = ImagesSpec {
+        dataset: dataset.clone(),
+        manifest_digest,
+        splits: ["train", "val", "test"].map(str::to_owned).to_vec(),
+        image_size: 64,
+        stored: None,
+        num_parts: 2,
+    };
+    let images = packed(&Unit { spec: StageSpec::Images(spec), inputs: [].into() });
+    let (val_shots, short_class) = (ValShots::MinShots4, ShortClass::TakeAll);
+    let spec = FewshotSplitsSpec { dataset, shots: 1, seed: 1, val_shots, short_class };
+    let inputs = [("images".to_owned(), images)].into();
+    let list = packed(&Unit { spec: StageSpec::FewshotSplits(spec), inputs });
+    let rows: Vec<FewshotRow> = ArtifactReader::open(&store, &list).unwrap().rows().unwrap();
+    let drawn: Vec<&str> = rows.iter().map(|row| row.sample_id.as_str()).collect();
+    assert_eq!(drawn, ["hot_dog_1.png", "apple_0.png", "hot_dog_0.png", "apple_1.png"]);
 }

@@ -82,7 +82,7 @@ fn every_bad_file_is_a_row_and_unusual_ones_are_notes() {
     expect(Check::Images, ["apple_2.jpg", "a GIF file"]);
     assert_eq!(problems.len(), 4, "{problems:?}");
     let notes = findings(&report, Severity::Note);
-    for part in ["it is a JPEG file named `.png`", "its colours are CMYK", "1 images are in no list"] {
+    for part in ["it is a JPEG file named `.png`", "its colours are CMYK", "in no list: 1 image"] {
         assert!(notes.iter().any(|(_, text)| text.contains(part)), "{part} in {notes:?}");
     }
     let table = report.table();

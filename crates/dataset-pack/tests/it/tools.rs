@@ -65,7 +65,7 @@ fn init_then_doctor_then_damage() {
     assert_eq!(output.status.code(), Some(65));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["rows"][0]["subject"], "cat/0.png");
-    assert!(text(&output.stderr).contains("1 problems"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("1 problem"), "{}", text(&output.stderr));
 }
 
 #[test]

@@ -58,7 +58,7 @@ def photo(rng, height, width):
         values = np.fft.irfft2(spectrum, s=(height, width))
         return values / values.std() * scale
 
-    luma, red, blue = 120 + field(1.1, 45), field(1.5, 14), field(1.5, 14)
+    luma, red, blue = 120 + field(1.4, 45), field(1.5, 14), field(1.5, 14)
     y, x = np.mgrid[:height, :width]
     for _ in range(6):
         cy, cx, ry, rx = rng.uniform(0, height), rng.uniform(0, width), *rng.uniform(20, 120, 2)
@@ -67,7 +67,7 @@ def photo(rng, height, width):
         red[inside] += rng.normal(0, 25)
         blue[inside] += rng.normal(0, 25)
     rgb = np.stack([luma + 1.4 * red, luma - 0.7 * red - 0.34 * blue, luma + 1.77 * blue], -1)
-    return Image.fromarray((rgb + rng.normal(0, 4, rgb.shape)).clip(0, 255).astype(np.uint8))
+    return Image.fromarray((rgb + rng.normal(0, 1.5, rgb.shape)).clip(0, 255).astype(np.uint8))
 
 
 def make(number):
