@@ -44,12 +44,30 @@ impl Binaries {
         Self { paths: Stage::ALL.into_iter().map(|stage| (stage, folder.join(stage.name()))).collect() }
     }
 
+    /// Those of `bin_dir` if it is given; in a distribution those beside this program; else they are built. Gives the time
+    /// that a build took.
+    ///
+    /// # Errors
+    ///
+    /// Fails if one is missing or the build fails.
+    pub fn chosen(bin_dir: Option<&Path>, device: Option<&str>) -> anyhow::Result<(Self, Duration)> {
+        match bin_dir {
+            Some(folder) => Ok((Self::in_folder(folder)?, Duration::ZERO)),
+            None if workspace::is_distribution() => Ok((Self::beside_this_program()?, Duration::ZERO)),
+            None => {
+                let (binaries, time) = Self::build(device)?;
+                terminal::note(format_args!("built in {}", terminal::duration(time)));
+                Ok((binaries, time))
+            }
+        }
+    }
+
     /// Builds every stage, with the back end that `device` needs; gives the time that took.
     ///
     /// # Errors
     ///
     /// Fails if the build fails.
-    pub fn build(device: Option<&str>) -> anyhow::Result<(Self, Duration)> {
+    fn build(device: Option<&str>) -> anyhow::Result<(Self, Duration)> {
         let start = Instant::now();
         let names: Vec<&str> = Stage::ALL.iter().map(|stage| stage.name()).collect();
         let built = build_packages(&names, device)?;

@@ -4,12 +4,15 @@ use pipeline_spec::Error;
 use std::io::ErrorKind;
 use std::process::ExitStatus;
 
+use crate::cluster::slurm::Unavailable;
 use crate::fetch::BadSource;
 
 /// Something failed.
 pub const FAILED: u8 = 1;
 /// An input is missing or damaged.
 pub const BAD_INPUT: u8 = 65;
+/// A scheduler cannot be asked.
+pub const UNAVAILABLE: u8 = 69;
 /// Reading or writing failed, for example on a full disk.
 pub const IO: u8 = 74;
 /// A pipeline, plan or unit file is not valid.
@@ -27,6 +30,9 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
             Some(Error::Corrupt { .. } | Error::MissingArtifact { .. }) => return BAD_INPUT,
             Some(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return BAD_INPUT,
             _ => {}
+        }
+        if cause.is::<Unavailable>() {
+            return UNAVAILABLE;
         }
         if cause.is::<BadSource>() {
             return BAD_INPUT;

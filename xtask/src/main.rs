@@ -5,6 +5,7 @@
 
 mod bench;
 mod binaries;
+mod cluster;
 mod exit;
 mod fetch;
 mod gc;
@@ -26,6 +27,7 @@ mod stage_command;
 mod status;
 mod steps;
 mod stored;
+mod submit;
 mod terminal;
 mod test;
 mod tidy;
@@ -51,6 +53,7 @@ enum Command {
     Reproduce(reproduce::Reproduce),
     Plan(plan::ShowPlan),
     Run(run::Run),
+    Submit(submit::Submit),
     Status(status::Status),
     Why(why::Why),
     Verify(verify::Verify),
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Command::Reproduce(command) => command.run(),
         Command::Plan(command) => command.run(),
         Command::Run(command) => command.run(),
+        Command::Submit(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::Why(command) => command.run(),
         Command::Verify(command) => command.run(),

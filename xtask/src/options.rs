@@ -18,7 +18,7 @@ pub struct StoreOption {
 impl StoreOption {
     /// The store.
     pub fn store(&self) -> Store {
-        Store::new(self.store.clone().unwrap_or_else(|| workspace::path("store")))
+        Store::new(self.store.clone().unwrap_or_else(|| workspace::output_path("store")))
     }
 }
 
@@ -66,7 +66,7 @@ pub struct DataOption {
 impl DataOption {
     /// Folder of the source data.
     pub fn data(&self) -> PathBuf {
-        self.data.clone().unwrap_or_else(|| workspace::path("data"))
+        self.data.clone().unwrap_or_else(|| workspace::output_path("data"))
     }
 }
 

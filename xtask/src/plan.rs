@@ -21,7 +21,7 @@ pub struct ShowPlan {
     plan: PlanOptions,
     #[command(flatten)]
     data: DataOption,
-    /// Folder of the stages' binaries in the command lines [default: `target/release`]
+    /// Folder of the stages' binaries in the command lines [default: where they are built]
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
     /// Device in the command lines
@@ -42,7 +42,7 @@ impl ShowPlan {
         let store = self.plan.store.store();
         let states = UnitState::of_plan(&store, &plan);
         let folder = plan_files::write(&plan, &store)?;
-        let bin_dir = self.bin_dir.unwrap_or_else(|| workspace::path("target/release"));
+        let bin_dir = self.bin_dir.unwrap_or_else(|| workspace::bin_dir());
         let settings =
             StageSettings::new(Binaries::expected_in(&bin_dir), &self.plan, &self.data, self.device);
         if self.json {

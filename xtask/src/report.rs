@@ -43,10 +43,7 @@ impl Report {
             ));
             return Ok(ExitCode::from(exit::BAD_INPUT));
         }
-        let binaries = match &self.stages.bin_dir {
-            Some(bin_dir) => Binaries::in_folder(bin_dir)?,
-            None => Binaries::build(self.stages.device.as_deref())?.0,
-        };
+        let (binaries, _) = Binaries::chosen(self.stages.bin_dir.as_deref(), self.stages.device.as_deref())?;
         let plan_dir = plan_files::write(&plan, &store)?;
         let settings = StageSettings::new(binaries, &self.plan, &self.data, self.stages.device);
         let out = self.out.unwrap_or_else(|| folder(&plan));
@@ -59,7 +56,7 @@ impl Report {
 /// Folder of the report of `plan`.
 pub fn folder(plan: &Plan) -> PathBuf {
     let name = plan.pipeline.name.replace(|c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c), "-");
-    workspace::path("reports").join(name.trim_start_matches('.'))
+    workspace::output_path("reports").join(name.trim_start_matches('.'))
 }
 
 /// What to open.

@@ -2,11 +2,10 @@
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use pipeline_spec::data_manifest::DataManifest;
-use pipeline_spec::{ArtifactKind, Plan};
+use pipeline_spec::Plan;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::binaries::Binaries;
 use crate::interrupts::Interrupts;
@@ -14,7 +13,7 @@ use crate::options::{DataOption, PlanOptions, StageOptions};
 use crate::pool::{Outcome, Pool};
 use crate::stage_command::StageSettings;
 use crate::unit_state::{UnitState, discard_record};
-use crate::{exit, fetch, plan, plan_files, report, steps, terminal, workspace};
+use crate::{exit, plan, plan_files, report, sources, steps, terminal, workspace};
 
 /// Run a pipeline: fetch, build, compute what the store lacks, report
 ///
@@ -62,8 +61,9 @@ impl Reproduce {
             plan::print_commands(&plan, &states, &folder, &self.settings(self.expected_binaries()), true);
             return Ok(ExitCode::SUCCESS);
         }
-        self.fetch_sources(&plan, &states)?;
-        let (binaries, build_time) = self.binaries()?;
+        sources::fetch_for(&plan, &states, &self.plan.manifests(), &self.data.data(), self.from.as_deref())?;
+        let (binaries, build_time) =
+            Binaries::chosen(self.stages.bin_dir.as_deref(), self.stages.device.as_deref())?;
         let settings = self.settings(binaries);
         let plan_dir = plan_files::write(&plan, &store)?;
         terminal::note(format_args!("plan {}\n\n{}\n", plan_dir.display(), steps::table(&plan, &states)));
@@ -88,37 +88,11 @@ impl Reproduce {
     }
 
     fn expected_binaries(&self) -> Binaries {
-        Binaries::expected_in(
-            &self.stages.bin_dir.clone().unwrap_or_else(|| workspace::path("target/release")),
-        )
+        Binaries::expected_in(&self.stages.bin_dir.clone().unwrap_or_else(workspace::bin_dir))
     }
 
     fn settings(&self, binaries: Binaries) -> StageSettings {
         StageSettings::new(binaries, &self.plan, &self.data, self.stages.device.clone())
-    }
-
-    fn binaries(&self) -> anyhow::Result<(Binaries, Duration)> {
-        match &self.stages.bin_dir {
-            Some(folder) => Ok((Binaries::in_folder(folder)?, Duration::ZERO)),
-            None => {
-                let (binaries, time) = Binaries::build(self.stages.device.as_deref())?;
-                terminal::note(format_args!("built in {}", terminal::duration(time)));
-                Ok((binaries, time))
-            }
-        }
-    }
-
-    /// Fetches the sources where images have to be packed from them.
-    fn fetch_sources(&self, plan: &Plan, states: &[UnitState]) -> anyhow::Result<()> {
-        let needs_sources = |(index, state): (usize, &UnitState)| {
-            plan.units[index].output.kind == ArtifactKind::Images && !state.is_done()
-        };
-        if !states.iter().enumerate().any(needs_sources) {
-            return Ok(());
-        }
-        let path = self.plan.manifests().join(format!("{}.toml", plan.pipeline.dataset));
-        let (manifest, _) = DataManifest::read(&path)?;
-        fetch::fetch(&manifest, &self.data.data(), self.from.as_deref())
     }
 
     fn jobs(&self) -> usize {

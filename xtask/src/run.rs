@@ -1,18 +1,18 @@
-//! `run`: one unit of a plan, or a few, as an array task of a cluster does it.
+//! `run`: one unit of a plan, or a few, as a task of a cluster does it.
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use clap::Args;
 use pipeline_spec::{ArtifactId, Plan, PlannedUnit, Store};
-use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::binaries::Binaries;
 use crate::interrupts::Interrupts;
 use crate::options::{DataOption, PlanOptions, StageOptions};
 use crate::stage_command::{Shard, StageSettings};
+use crate::unit_log::UnitLog;
 use crate::unit_state::{UnitState, discard_record};
 use crate::{exit, plan_files, terminal};
 
@@ -24,7 +24,8 @@ const ARRAY_INDEX_VARIABLES: [&str; 4] =
 ///
 /// Without `--unit`, `--units` and `--array-index` the index comes from the first of SLURM_ARRAY_TASK_ID, HQ_TASK_ID,
 /// JOB_COMPLETION_INDEX and PBS_ARRAY_INDEX that is set. A unit whose artifact is finished is done at once; one whose
-/// inputs are missing ends with exit code 65.
+/// inputs are missing ends with exit code 65. After a unit that failed the others still run; its exit code is that of
+/// the command.
 #[derive(Args)]
 pub struct Run {
     /// Plan file, or the id of a plan in the store
@@ -33,9 +34,9 @@ pub struct Run {
     /// One unit
     #[arg(long, value_name = "I", conflicts_with_all = ["units", "array_index"])]
     unit: Option<usize>,
-    /// Units A to B, B excluded
-    #[arg(long, value_name = "A..B", value_parser = parse_range, conflicts_with = "array_index")]
-    units: Option<Range<usize>>,
+    /// Several units: indices and ranges without their ends, as in `3,7,10..20`
+    #[arg(long, value_name = "LIST", value_parser = parse_units, conflicts_with = "array_index")]
+    units: Option<Units>,
     /// Index of an array task: units I*K to (I+1)*K, with K from `--pack`
     #[arg(long, value_name = "I")]
     array_index: Option<usize>,
@@ -61,7 +62,7 @@ impl Run {
         let path = if !self.plan.is_file() && by_id.is_file() { by_id } else { self.plan.clone() };
         let plan = Plan::read(&path)?;
         let units = self.chosen_units(plan.units.len())?;
-        if units.clone().all(|index| UnitState::of(&store, &plan.units[index].output).is_done()) {
+        if units.iter().all(|&index| UnitState::of(&store, &plan.units[index].output).is_done()) {
             return Ok(ExitCode::SUCCESS);
         }
         let binaries = match &self.stages.bin_dir {
@@ -71,36 +72,45 @@ impl Run {
         let settings = StageSettings::new(binaries, &self.options, &self.data, self.stages.device.clone());
         let folder = plan_files::write(&plan, &store)?;
         let interrupts = Interrupts::listen()?;
+        let mut first_failure = 0;
         for index in units {
+            let start = Instant::now();
+            let output = &plan.units[index].output;
             let unit_file = folder.join(plan_files::unit_file_name(index));
             let code = run_unit(&plan.units[index], &unit_file, self.shard, &settings, &interrupts)?;
-            if code != 0 {
-                terminal::note(format_args!("unit {index} ended with exit code {code}"));
-                return Ok(ExitCode::from(code));
+            let time = terminal::duration(start.elapsed());
+            terminal::note(format_args!("unit {index} `{output}`: exit code {code} after {time}"));
+            if let Some(signal) = interrupts.signal() {
+                return Ok(ExitCode::from(exit::code_of_signal(signal)));
             }
+            let log = UnitLog::new(&store, output);
+            match code {
+                0 if store.contains(output) => log.mark_success()?,
+                0 => {} // A shard; the other parts are not there yet.
+                code => log.mark_failure(code)?,
+            }
+            first_failure = if first_failure == 0 { code } else { first_failure };
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(ExitCode::from(first_failure))
     }
 
-    fn chosen_units(&self, num_units: usize) -> anyhow::Result<Range<usize>> {
-        let range = match (self.unit, &self.units) {
-            (Some(unit), _) => unit..unit + 1,
-            (None, Some(units)) => units.clone(),
+    fn chosen_units(&self, num_units: usize) -> anyhow::Result<Vec<usize>> {
+        let units = match (self.unit, &self.units) {
+            (Some(unit), _) => vec![unit],
+            (None, Some(Units(units))) => units.clone(),
             (None, None) => {
                 let index = match self.array_index {
                     Some(index) => index,
                     None => array_index_from_environment()?,
                 };
-                index * self.pack..((index + 1) * self.pack).min(num_units.max(index * self.pack + 1))
+                (index * self.pack..((index + 1) * self.pack).min(num_units.max(index * self.pack + 1)))
+                    .collect()
             }
         };
-        ensure!(
-            range.start < range.end && range.end <= num_units,
-            "units {}..{} are not in the plan, which has {num_units}",
-            range.start,
-            range.end
-        );
-        Ok(range)
+        if let Some(unit) = units.iter().find(|&&unit| unit >= num_units) {
+            bail!("unit {unit} is not in the plan, which has {num_units}");
+        }
+        Ok(units)
     }
 }
 
@@ -161,34 +171,51 @@ fn missing_inputs<'a>(planned: &'a PlannedUnit, store: &Store) -> Vec<(&'a str, 
     inputs.filter(|(_, id)| !store.contains(id)).collect()
 }
 
-/// Waits for a stage; the first termination signal is passed on to it, the second one kills it.
+/// Signals this soon after the first one are the same request: a scheduler that takes a node back signals every process of
+/// a task, and the task's script passes its own signal on.
+const SAME_REQUEST: Duration = Duration::from_secs(2);
+
+/// Waits for a stage; the first termination signal is passed on to it, a later one kills it.
 fn wait(mut child: Child, interrupts: &Interrupts) -> anyhow::Result<ExitStatus> {
-    let mut passed_on = 0;
+    let mut seen = 0;
+    let mut asked_at: Option<Instant> = None;
     loop {
         if let Some(status) = child.try_wait().context("cannot wait for a stage")? {
             return Ok(status);
         }
-        if interrupts.count() > passed_on {
-            passed_on += 1;
-            // Fails only if the process has ended by itself.
-            let _ = match rustix::process::Pid::from_raw(child.id() as i32) {
-                Some(pid) if passed_on == 1 => {
-                    rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-                        .map_err(std::io::Error::from)
+        if interrupts.count() > seen {
+            seen = interrupts.count();
+            // Either fails only if the process has ended by itself.
+            match (asked_at, rustix::process::Pid::from_raw(child.id() as i32)) {
+                (None, Some(pid)) => {
+                    asked_at = Some(Instant::now());
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
                 }
-                _ => child.kill(),
-            };
+                (Some(time), _) if time.elapsed() < SAME_REQUEST => {}
+                _ => _ = child.kill(),
+            }
         }
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-fn parse_range(text: &str) -> Result<Range<usize>, String> {
-    let parse = || {
-        let (start, end) = text.split_once("..")?;
-        Some(start.parse().ok()?..end.parse().ok()?)
-    };
-    parse().ok_or_else(|| format!("expected two indices as in `10..20`, found `{text}`"))
+/// Indices in the order in which they were given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Units(Vec<usize>);
+
+fn parse_units(text: &str) -> Result<Units, String> {
+    // More than any plan has; a slip of the pen must not fill the memory.
+    const MAX_UNITS: usize = 10_000_000;
+    let mut units = Vec::new();
+    for item in text.split(',') {
+        let parse = || match item.split_once("..") {
+            None => item.parse().ok().map(|unit: usize| unit..unit + 1),
+            Some((start, end)) => Some(start.parse().ok()?..end.parse().ok()?),
+        };
+        let range = parse().filter(|range| range.start < range.end && range.end <= MAX_UNITS);
+        units.extend(range.ok_or_else(|| format!("expected indices as in `3,7,10..20`, found `{item}`"))?);
+    }
+    Ok(Units(units))
 }
 
 fn parse_pack(text: &str) -> Result<usize, String> {

@@ -1,12 +1,13 @@
 //! `fetch`: the source archives of a data set.
 
 use clap::Args;
-use pipeline_spec::DatasetId;
 use pipeline_spec::data_manifest::DataManifest;
-use std::path::PathBuf;
+use pipeline_spec::{ArtifactKind, DatasetId, Plan};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::options::DataOption;
+use crate::unit_state::UnitState;
 use crate::{fetch, workspace};
 
 /// Fetch the source archives of a data set and check their digests
@@ -40,4 +41,26 @@ impl Fetch {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Fetches the sources of the plan's data set where images have to be packed from them.
+///
+/// # Errors
+///
+/// Fails if the manifest cannot be read or an archive cannot be had.
+pub fn fetch_for(
+    plan: &Plan,
+    states: &[UnitState],
+    manifests: &Path,
+    data: &Path,
+    from: Option<&Path>,
+) -> anyhow::Result<()> {
+    let needs_sources = |(index, state): (usize, &UnitState)| {
+        plan.units[index].output.kind == ArtifactKind::Images && !state.is_done()
+    };
+    if !states.iter().enumerate().any(needs_sources) {
+        return Ok(());
+    }
+    let (manifest, _) = DataManifest::read(&manifests.join(format!("{}.toml", plan.pipeline.dataset)))?;
+    fetch::fetch(&manifest, data, from)
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use crate::{fetch, plan_files, terminal, workspace};
+use crate::{exit, fetch, plan_files, terminal, workspace};
 
 /// Variable that tells the tests which Python reads the artifacts.
 const PYTHON_VARIABLE: &str = "FLIER_TEST_PYTHON";
@@ -45,6 +45,12 @@ impl Test {
                 &[],
                 &python,
             )?;
+            // No target of the ordinary tests, so not one of all targets either.
+            cargo(
+                &["clippy", "--release", "-p", "xtask", "--test", "cluster", "--", "--deny", "warnings"],
+                &[],
+                &python,
+            )?;
         }
         // The tests of whole pipelines start the stages' binaries, which cargo does not build for them. With the tests
         // in one build, because dependencies would be compiled again with other features.
@@ -59,8 +65,32 @@ impl Test {
         // The other JPEG decoder. Of this crate alone: the feature changes it and what is built on it, no dependency.
         cargo(&[run, PIL_EXACT].concat(), &[], &python)?;
         cargo(&["test", "--release", "--workspace", "--doc"], &[], &python)?;
-        terminal::note(format_args!("everything passes, in {}", terminal::duration(start.elapsed())));
+        let slurm = match self.arguments.is_empty() && is_slurm_here()? {
+            true => {
+                let runner: &[&str] = if has_nextest() { &["nextest", "run"] } else { &["test"] };
+                cargo(&[runner, &["--release", "-p", "xtask", "--test", "cluster"]].concat(), &[], &python)?;
+                ""
+            }
+            false => " but for the tests on Slurm, which did not run",
+        };
+        let time = terminal::duration(start.elapsed());
+        terminal::note(format_args!("everything passes, in {time}{slurm}"));
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Installs Slurm where that is possible; tells whether it is there.
+fn is_slurm_here() -> anyhow::Result<bool> {
+    let script = workspace::path("tests/cluster/slurm.sh");
+    let status = Command::new(&script).arg("install").status();
+    let status = status.with_context(|| format!("cannot start `{}`", script.display()))?;
+    match status.code() {
+        Some(0) => Ok(true),
+        Some(code) if code == i32::from(exit::UNAVAILABLE) => {
+            terminal::note("the tests on Slurm do not run here; the reason is above");
+            Ok(false)
+        }
+        _ => bail!("`{} install` failed: {status}", script.display()),
     }
 }
 

@@ -58,6 +58,8 @@ impl UnitLog {
 
     /// Notes that the unit failed.
     pub fn mark_failure(&self, exit_code: u8) -> anyhow::Result<()> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
         plan_files::replace(&self.failure_path, &serde_json::to_vec(&Failure { exit_code })?)
     }
 
@@ -78,17 +80,24 @@ impl UnitLog {
 
     /// The last `count` lines; none where there is no log.
     pub fn last_lines(&self, count: usize) -> Vec<String> {
-        let tail = || {
-            let mut file = File::open(&self.path)?;
-            let length = file.metadata()?.len();
-            file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes)?;
-            std::io::Result::Ok(bytes)
-        };
-        let text =
-            tail().map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned());
-        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        lines[lines.len().saturating_sub(count)..].iter().map(|&line| line.to_owned()).collect()
+        last_lines(&self.path, None, count)
     }
+}
+
+/// The last `count` lines of the log `path` that are not blank, up to the last one with `mark` in it if there is such a
+/// line; none where there is no log.
+pub fn last_lines(path: &Path, mark: Option<&str>, count: usize) -> Vec<String> {
+    let tail = || {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        std::io::Result::Ok(bytes)
+    };
+    let text = tail().map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let marked = mark.and_then(|mark| lines.iter().rposition(|line| line.contains(mark)));
+    let end = marked.map_or(lines.len(), |line| line + 1);
+    lines[end.saturating_sub(count)..end].iter().map(|&line| line.to_owned()).collect()
 }

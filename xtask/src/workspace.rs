@@ -1,14 +1,28 @@
-//! Where the repository lies, and its `cargo`.
+//! Where the repository or a distribution lies, and cargo.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Root of the workspace: above the folder that `cargo run` names, or the current folder where this binary was
-/// started without cargo (on a cluster).
+/// Marks the root of a distribution (`cargo xtask dist`), whose binaries lie in `bin/`.
+pub const DISTRIBUTION_FILE: &str = "flier-dist.json";
+
+/// Root of the workspace: above the folder that `cargo run` names; without cargo, the distribution that this binary lies
+/// in; else the current folder.
 pub fn root() -> PathBuf {
     let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     let root = package.as_deref().and_then(Path::parent).filter(|root| root.join("Cargo.toml").is_file());
-    root.map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+    root.map(Path::to_path_buf).or_else(distribution).unwrap_or_else(|| PathBuf::from("."))
+}
+
+/// Whether this binary lies in a distribution: there is then no source and perhaps no cargo.
+pub fn is_distribution() -> bool {
+    distribution().is_some()
+}
+
+fn distribution() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    let root = program.parent()?.parent()?;
+    root.join(DISTRIBUTION_FILE).is_file().then(|| root.to_path_buf())
 }
 
 /// `name` below the root, written as short as possible.
@@ -19,6 +33,16 @@ pub fn path(name: &str) -> PathBuf {
         _ if root == Path::new(".") => PathBuf::from(name),
         _ => root.join(name),
     }
+}
+
+/// `name` where things are made: as [`path`], but in the current folder for a distribution, which people share.
+pub fn output_path(name: &str) -> PathBuf {
+    if is_distribution() { PathBuf::from(name) } else { path(name) }
+}
+
+/// Folder of the stages' binaries where nobody names one.
+pub fn bin_dir() -> PathBuf {
+    path(if is_distribution() { "bin" } else { "target/release" })
 }
 
 /// The cargo that started this program, working in the workspace.

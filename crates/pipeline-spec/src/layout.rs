@@ -5,6 +5,7 @@
 //!                                                /data/part-00000-of-00004.parquet
 //!                                                /commit/part-00000-of-00004.json
 //! <store>/plans/<plan>/plan.json, unit-00000.json
+//!                      /jobs/   jobs of a scheduler that compute it: scripts, records, logs
 //! <store>/work/<key>/           training state of a run that is not finished
 //! <store>/answers/<dataset>/<model>.jsonl    what language models answered
 //! <store>/logs/<key>.log        what the unit's stage said
@@ -139,7 +140,17 @@ impl Store {
 
     /// Folder of the plan with this id.
     pub fn plan_dir(&self, plan_id: &str) -> PathBuf {
-        self.root.join("plans").join(plan_id)
+        self.plans_dir().join(plan_id)
+    }
+
+    /// Folder of the jobs that compute the plan with this id.
+    pub fn jobs_dir(&self, plan_id: &str) -> PathBuf {
+        self.plan_dir(plan_id).join("jobs")
+    }
+
+    /// Folder of all plans.
+    pub fn plans_dir(&self) -> PathBuf {
+        self.root.join("plans")
     }
 
     /// Whether the artifact is finished: its record can be read and every part is there with its length.

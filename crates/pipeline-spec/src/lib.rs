@@ -4,6 +4,7 @@
 //! both, so the whole [`Plan`] of a [`Pipeline`] is known before anything runs. This crate knows neither Arrow nor
 //! Burn nor the command line, so that `xtask` stays quick to build.
 
+pub mod cluster;
 pub mod data_manifest;
 pub mod digest;
 pub mod error;
@@ -17,6 +18,7 @@ pub mod record;
 pub mod spec;
 pub mod unit;
 
+pub use cluster::ClusterTable;
 pub use digest::{Digest, checkpoint_digest, file_digests, prompts_digest};
 pub use error::Error;
 pub use ids::{CheckpointRef, DatasetId, Key, Seed, Shots};

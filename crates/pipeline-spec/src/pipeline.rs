@@ -10,7 +10,7 @@ use crate::spec::{
     HeadInit, LanguageModelSpec, LatentsOptions, LinearProbeSpec, Pool, Preset, Scheduler, ShortClass,
     StoredSize, TipAdapterSpec, Training, ValShots,
 };
-use crate::{DatasetId, Error, Seed, Shots};
+use crate::{ClusterTable, DatasetId, Error, Seed, Shots};
 
 /// What a pipeline file declares.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,6 +45,9 @@ pub struct Pipeline {
     pub evaluation_splits: Vec<String>,
     /// The methods, each run over all backbones, shots and seeds.
     pub methods: Vec<MethodTable>,
+    /// How the units run on a cluster; no part of any key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterTable>,
 }
 
 /// Real images.
@@ -271,6 +274,9 @@ impl Pipeline {
                 let problem = "expected no template twice, found one twice";
                 return field("text_classifier.templates", problem.to_owned());
             }
+        }
+        if let Some(cluster) = &self.cluster {
+            cluster.check()?;
         }
         for method in &self.methods {
             let needs = |table: &str| {

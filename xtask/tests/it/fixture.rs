@@ -15,7 +15,8 @@ pub struct Fixture {
 impl Fixture {
     /// A repository in which nothing was run.
     pub fn new() -> Self {
-        let fixture = Self { folder: tempfile::tempdir().unwrap() };
+        // A name that a shell would take apart.
+        let fixture = Self { folder: tempfile::Builder::new().prefix("it's a lab $").tempdir().unwrap() };
         for folder in
             ["pipelines", "data-manifests", "models/small-clip", "models/small-sd/unet", "bin/prepared"]
         {
@@ -107,12 +108,6 @@ impl Fixture {
     /// Runs `xtask <arguments>` to its end.
     pub fn run(&self, arguments: &[&str]) -> Finished {
         Finished::from(self.command(arguments).output().unwrap())
-    }
-
-    /// Runs `xtask reproduce` with the stand-ins.
-    pub fn reproduce(&self, more: &[&str]) -> Finished {
-        let jobs: &[&str] = if more.contains(&"--jobs") { &[] } else { &["--jobs", "2"] };
-        self.run(&[&["reproduce", "--bin-dir", "bin"], jobs, more].concat())
     }
 
     /// The lines that the stand-ins wrote when they were started, in order.

@@ -5,3 +5,4 @@ mod plan;
 mod reproduce;
 mod run;
 mod store;
+mod submit;

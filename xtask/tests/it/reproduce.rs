@@ -6,6 +6,14 @@ use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+impl Fixture {
+    /// Runs `xtask reproduce` with the stand-ins.
+    pub fn reproduce(&self, more: &[&str]) -> Finished {
+        let jobs: &[&str] = if more.contains(&"--jobs") { &[] } else { &["--jobs", "2"] };
+        self.run(&[&["reproduce", "--bin-dir", "bin"], jobs, more].concat())
+    }
+}
+
 /// Index of the unit in a line that a stand-in wrote.
 fn unit_of(line: &str) -> Option<usize> {
     line.split_whitespace().next()?.strip_prefix("unit-")?.parse().ok()
@@ -101,7 +109,8 @@ fn a_failure_is_shown_with_its_log_and_the_exit_code_of_the_unit() {
         assert_eq!(fixture.store().contains(&planned.output), !depends(index), "unit {index}");
     }
     let status = fixture.run(&["status"]).expect(0);
-    assert!(status.stdout.contains("exit code 74: cannot write, the disk is full"), "{status:#?}");
+    assert!(status.stdout.contains("exit code 74, log store/logs/"), "{status:#?}");
+    assert!(status.stdout.contains("\n    cannot write, the disk is full"), "{status:#?}");
 
     fs::remove_file(fixture.path(&format!("bin/fail-unit-{failing:05}"))).unwrap();
     fixture.reproduce(&[]).expect(0);

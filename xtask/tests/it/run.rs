@@ -62,10 +62,48 @@ fn a_shard_is_passed_on() {
 }
 
 #[test]
+fn a_list_of_units_runs_in_its_order_and_goes_on_after_a_failure() {
+    let fixture = Fixture::new();
+    std::fs::write(fixture.path("bin/fail-unit-00001"), "").unwrap();
+    let finished = run(&fixture, &["--units", "1,0"]).expect(74);
+    assert!(finished.stderr.contains("exit code 74 after"), "{finished:#?}");
+    assert_eq!(fixture.started(), ["unit-00001 whole", "unit-00000 whole"]);
+    assert!(fixture.run(&["status"]).expect(0).stdout.contains("unit 1 `"));
+}
+
+#[test]
 fn units_outside_the_plan_are_rejected() {
     let fixture = Fixture::new();
-    for range in ["0..999", "5..5", "900..901"] {
+    for range in ["0..999", "900..901", "0,1,900"] {
         let stderr = run(&fixture, &["--units", range]).expect(1).stderr;
         assert!(stderr.contains("not in the plan"), "{stderr}");
     }
+    for list in ["5..5", "5..4", "", "1,,2", "1-3", "0..99999999999"] {
+        let stderr = run(&fixture, &["--units", list]).expect(2).stderr;
+        assert!(stderr.contains("expected indices"), "{stderr}");
+    }
+}
+
+#[test]
+fn two_signals_at_once_are_one_request_to_stop() {
+    let fixture = Fixture::new();
+    fixture.run(&["plan"]).expect(0);
+    std::fs::write(fixture.path("bin/hang-unit-00000"), "").unwrap();
+    let id = fixture.plan().id();
+    let mut command = fixture.command(&["run", "--bin-dir", "bin", "--plan", &id, "--unit", "0"]);
+    let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    while fixture.started().is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    // The stand-in sets its trap after it tells that it was started.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    for _ in 0..2 {
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("stopped") && stderr.contains("exit code 143 after"), "{stderr}");
 }

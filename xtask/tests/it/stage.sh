@@ -1,6 +1,6 @@
 #!/bin/sh
 # Stands for a stage: commits what the test prepared for the unit, or does what a file beside it asks for.
-here=$(dirname "$0")
+here=${0%/*}
 if [ "$1" = report ]; then
     while [ $# -gt 0 ]; do
         if [ "$1" = --out ]; then out=$2; fi
@@ -19,22 +19,22 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-unit=$(basename "$spec" .json)
+unit=${spec##*/}
+unit=${unit%.json}
 echo "$unit $shard" >>"$here/started"
-if [ -f "$here/hang-$unit" ]; then
-    trap 'echo "stopped" >&2; exit 143' TERM
-    sleep 60 &
-    wait
-fi
+trap 'echo "stopped" >&2; exit 143' TERM
+for _ in $(seq 600); do
+    [ -f "$here/hang-$unit" ] || break
+    sleep 0.1
+done
 if [ -f "$here/fail-$unit" ]; then
     echo "cannot write, the disk is full" >&2
     exit 74
 fi
-if [ "$shard" = whole ]; then
+if [ "$shard" = whole ] || [ -f "$here/last-$shard" ]; then
     from=$here/prepared/$unit
     # Two copies at once may both find a folder missing; mkdir does not mind.
-    find "$from" -type d | while read -r folder; do
-        mkdir -p "$store/${folder#"$from"}"
-    done
+    mkdir -p "$store"
+    (cd "$from" && find . -type d -print0) | (cd "$store" && xargs -0 mkdir -p)
     cp -R "$from/." "$store/"
 fi

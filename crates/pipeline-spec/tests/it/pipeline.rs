@@ -43,3 +43,20 @@ fn a_value_out_of_range_is_refused_when_the_plan_is_made() {
     let message = result.unwrap_err().to_string();
     assert!(message.contains("method.label_smoothing") && message.contains("1.5"), "{message}");
 }
+
+#[test]
+fn the_cluster_table_changes_neither_keys_nor_the_plan() {
+    let fixture = Fixture::new();
+    let before = fixture.plan();
+    let table = "\n[cluster]\ntask_minutes = 5\n[cluster.stages.trainer]\ngpus = 1\ndevice = \"cuda:0\"\n";
+    std::fs::write(fixture.path("pipeline.toml"), format!("{}{table}", crate::fixture::PIPELINE)).unwrap();
+    let after = fixture.plan();
+    assert!(after.pipeline.cluster.is_some());
+    assert_eq!((after.id(), after.units), (before.id(), before.units));
+}
+
+#[test]
+fn an_unknown_field_of_the_cluster_table_is_refused() {
+    let message = Fixture::new().refusal("[images]", "[cluster.resources]\ngpu = 1\n\n[images]");
+    assert!(message.contains("unknown field `gpu`"), "{message}");
+}
