@@ -6,6 +6,7 @@
 mod bench;
 mod binaries;
 mod cluster;
+mod dist;
 mod exit;
 mod fetch;
 mod gc;
@@ -62,6 +63,7 @@ enum Command {
     Gc(gc::Gc),
     Pretrain(pretrain::Pretrain),
     Libtorch(libtorch::Libtorch),
+    Dist(dist::Dist),
     Parity(parity::Parity),
     Bench(bench::Bench),
     Test(test::Test),
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
         Command::Gc(command) => command.run(),
         Command::Pretrain(command) => command.run(),
         Command::Libtorch(command) => command.run(),
+        Command::Dist(command) => command.run(),
         Command::Parity(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Test(command) => command.run(),

@@ -36,7 +36,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    let mut cli = Cli::parse();
+    let mut cli: Cli = stage_cli::parse();
     match (cli.tool.take(), cli.stage.take()) {
         (Some(tool), _) => tools::run(tool),
         (None, Some(args)) => stage_cli::run(Stage::DatasetPack, &args, |context| pack(&cli, context)),

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     let run_command = RunArgs::augment_args(clap::Command::new("run"))
         .about("Make predictions or metrics; the same as without a subcommand");
     let report_command = ReportArgs::augment_args(clap::Command::new("report"));
-    let matches = RunArgs::command().subcommand(run_command).subcommand(report_command).get_matches();
+    let matches = stage_cli::matches(RunArgs::command().subcommand(run_command).subcommand(report_command));
     match matches.subcommand() {
         Some(("report", matches)) => {
             let args = ReportArgs::from_arg_matches(matches).unwrap_or_else(|e| e.exit());

@@ -117,7 +117,7 @@ struct CardArgs {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = stage_cli::parse();
     let display = stage_cli::progress::Display::new(args.log_format == LogFormat::Text);
     stage_cli::logging::init(args.log_format, args.verbose, &display);
     stage_cli::finish(match &args.command {

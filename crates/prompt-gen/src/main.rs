@@ -24,7 +24,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = stage_cli::parse();
     let store = Store::new(&args.stage.store);
     let settings = Settings { store: &store, manifests: &args.manifests, server: &args.server };
     let forecast = |unit: &pipeline_spec::Unit| prompt_gen::forecast(unit, settings).map_err(fault);

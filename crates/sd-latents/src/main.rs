@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         ShowArgs::augment_args(clap::Command::new("show")),
         SampleArgs::augment_args(clap::Command::new("sample")),
     ];
-    let matches = GenerateArgs::command().subcommands(commands).get_matches();
+    let matches = stage_cli::matches(GenerateArgs::command().subcommands(commands));
     match matches.subcommand() {
         Some(("show", matches)) => {
             let args = ShowArgs::from_arg_matches(matches).unwrap_or_else(|e| e.exit());

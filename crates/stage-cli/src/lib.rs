@@ -3,8 +3,6 @@
 //! A stage's binary is these lines:
 //!
 //! ```no_run
-//! use clap::Parser as _;
-//!
 //! /// Makes prompts from class names.
 //! #[derive(clap::Parser)]
 //! struct Args {
@@ -13,7 +11,7 @@
 //! }
 //!
 //! fn main() -> std::process::ExitCode {
-//!     let args = Args::parse();
+//!     let args: Args = stage_cli::parse();
 //!     stage_cli::run(pipeline_spec::Stage::PromptGen, &args.stage, |context| {
 //!         let progress = context.progress("prompts", 10);
 //!         for _part in 0..10 {
@@ -28,6 +26,7 @@
 //! stdout carries data only (the JSON of `--dry-run`); logs and progress go to stderr.
 
 pub mod args;
+mod command_docs;
 pub mod context;
 mod dry_run;
 pub mod exit_code;
@@ -37,6 +36,7 @@ mod run;
 pub mod signals;
 
 pub use args::{DeviceArgs, LogFormat, StageArgs};
+pub use command_docs::{matches, parse};
 pub use context::{Context, Interrupted};
 pub use exit_code::{ExitWith, InputFault, SpecFault, exit_code};
 pub use progress::Progress;

@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use pipeline_spec::Stage;
 use stage_cli::{Context, DeviceArgs, InputFault, SpecFault, StageArgs};
 use trainer::{Ending, Error, Settings};
@@ -25,7 +24,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = stage_cli::parse();
     stage_cli::run(Stage::Trainer, &args.stage, |context| run(&args, context))
 }
 
