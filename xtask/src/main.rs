@@ -5,11 +5,13 @@
 
 mod bench;
 mod binaries;
+mod bundle;
 mod cluster;
 mod dist;
 mod exit;
 mod fetch;
 mod gc;
+mod inspect;
 mod interrupts;
 mod libtorch;
 mod memory;
@@ -61,6 +63,9 @@ enum Command {
     Report(report::Report),
     Fetch(sources::Fetch),
     Gc(gc::Gc),
+    Inspect(inspect::Inspect),
+    Export(bundle::export::Export),
+    Import(bundle::import::Import),
     Pretrain(pretrain::Pretrain),
     Libtorch(libtorch::Libtorch),
     Dist(dist::Dist),
@@ -82,6 +87,9 @@ fn main() -> ExitCode {
         Command::Report(command) => command.run(),
         Command::Fetch(command) => command.run(),
         Command::Gc(command) => command.run(),
+        Command::Inspect(command) => command.run(),
+        Command::Export(command) => command.run(),
+        Command::Import(command) => command.run(),
         Command::Pretrain(command) => command.run(),
         Command::Libtorch(command) => command.run(),
         Command::Dist(command) => command.run(),

@@ -1,6 +1,6 @@
 //! The artifacts that lie in a store, whatever pipeline they came from.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use pipeline_spec::{ArtifactId, Store};
 use std::path::{Path, PathBuf};
 
@@ -33,6 +33,25 @@ pub fn artifacts(store: &Store) -> anyhow::Result<Vec<Stored>> {
         }
     }
     Ok(found)
+}
+
+/// The artifact with the name `name`, or the only one whose key starts with it.
+///
+/// # Errors
+///
+/// Fails if there is none, or more than one.
+pub fn find(store: &Store, name: &str) -> anyhow::Result<ArtifactId> {
+    if let Ok(id) = name.trim_end_matches('/').parse() {
+        return Ok(id);
+    }
+    let mut found: Vec<ArtifactId> =
+        artifacts(store)?.into_iter().filter_map(|artifact| artifact.id).collect();
+    found.retain(|id| !name.is_empty() && id.key.as_str().starts_with(name));
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => bail!("no artifact `{name}` in `{}`; `cargo xtask inspect` lists them", store.root().display()),
+        more => bail!("`{name}` begins the keys of {more} artifacts; give more digits"),
+    }
 }
 
 /// The folders in `path`, sorted; none if it does not exist.

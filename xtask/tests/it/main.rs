@@ -1,5 +1,6 @@
 //! The commands on a small repository whose stages are stand-ins.
 
+mod bundle;
 mod fixture;
 mod plan;
 mod reproduce;
