@@ -42,7 +42,7 @@ impl ShowPlan {
         let store = self.plan.store.store();
         let states = UnitState::of_plan(&store, &plan);
         let folder = plan_files::write(&plan, &store)?;
-        let bin_dir = self.bin_dir.unwrap_or_else(|| workspace::bin_dir());
+        let bin_dir = self.bin_dir.unwrap_or_else(workspace::bin_dir);
         let settings =
             StageSettings::new(Binaries::expected_in(&bin_dir), &self.plan, &self.data, self.device);
         if self.json {

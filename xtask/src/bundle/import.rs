@@ -131,7 +131,7 @@ impl Import {
             }
             Ok(plan) => bail!("`{}` is plan {} here and was {expected} there", path.display(), plan.id()),
             Err(error) => {
-                terminal::note(format_args!("`{}` cannot be planned here: {error}", path.display()))
+                terminal::note(format_args!("`{}` cannot be planned here: {error}", path.display()));
             }
         }
         Ok(())

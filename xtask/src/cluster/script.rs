@@ -69,7 +69,7 @@ impl Scripts<'_> {
         for task in &job.tasks {
             let _ = writeln!(text, "    '{}'", arguments(task));
         }
-        let _ = write!(text, ")\n{}\n\n# The words of a task are separate arguments.\n", START);
+        let _ = write!(text, ")\n{START}\n\n# The words of a task are separate arguments.\n");
         let _ = writeln!(text, "{} $task \\", self.words(&[quoted_path(&self.program), "run".to_owned()]));
         for (option, value) in self.run_options(job) {
             let _ = writeln!(text, "    {option} {} \\", quoted(&value));
