@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use crate::workspace::DISTRIBUTION_FILE;
-use crate::{binaries, stored, terminal, workspace};
+use crate::{binaries, plan_files, stored, terminal, workspace};
 
 /// Level of zstd for the archive: binaries shrink well, and this is done once.
 const ZSTD_LEVEL: i32 = 12;
@@ -168,7 +168,7 @@ fn replace(folder: &Path, target: &Path) -> anyhow::Result<()> {
 
 fn write_archive(folder: &Path, name: &str, archive: &Path) -> std::io::Result<()> {
     let parent = archive.parent().unwrap_or(Path::new("."));
-    let file = tempfile::Builder::new().prefix(".dist-").tempfile_in(parent)?;
+    let file = plan_files::temporary(parent)?;
     let mut builder = tar::Builder::new(zstd::Encoder::new(BufWriter::new(file.as_file()), ZSTD_LEVEL)?);
     builder.append_dir_all(name, folder)?;
     builder.into_inner()?.finish()?.into_inner().map_err(std::io::IntoInnerError::into_error)?;

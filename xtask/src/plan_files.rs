@@ -3,6 +3,7 @@
 use anyhow::Context;
 use pipeline_spec::{Plan, Store};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// File name of unit `index` in its plan's folder.
@@ -42,11 +43,17 @@ fn json(value: &impl serde::Serialize) -> anyhow::Result<Vec<u8>> {
     Ok(text)
 }
 
+/// A temporary file that others may read once it has its name, as people share a store.
+pub fn temporary(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let readable = std::fs::Permissions::from_mode(0o644);
+    tempfile::Builder::new().prefix(".").suffix(".tmp").permissions(readable).tempfile_in(folder)
+}
+
 /// Writes `path` under another name and renames it.
 pub fn replace(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
     let write = || {
         let folder = path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(folder)?;
+        let mut file = temporary(folder)?;
         file.write_all(contents)?;
         file.persist(path).map_err(|error| error.error)?;
         std::io::Result::Ok(())

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use crate::bundle::{BundledFile, CONTENTS_FILE, Contents, FORMAT, is_below};
 use crate::options::PlanOptions;
-use crate::{stored, terminal};
+use crate::{plan_files, stored, terminal};
 
 /// Level of zstd: the parts are compressed already.
 const ZSTD_LEVEL: i32 = 1;
@@ -215,7 +215,7 @@ fn write_folder(out: &Path, description: &[u8], files: &Files) -> anyhow::Result
 fn write_archive(out: &Path, description: &[u8], files: &Files) -> anyhow::Result<()> {
     let write = || {
         let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = tempfile::Builder::new().prefix(".export-").tempfile_in(folder)?;
+        let file = plan_files::temporary(folder)?;
         let encoder = zstd::Encoder::new(BufWriter::new(file.as_file()), ZSTD_LEVEL)?;
         let mut archive = tar::Builder::new(encoder);
         let mut header = tar::Header::new_gnu();

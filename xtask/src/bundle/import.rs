@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use crate::bundle::{BundledFile, CONTENTS_FILE, Contents, FORMAT, is_below};
 use crate::options::PlanOptions;
-use crate::{terminal, workspace};
+use crate::{plan_files, terminal, workspace};
 
 /// Entries that an archive may have.
 const MAX_ENTRIES: usize = 1_000_000;
@@ -203,7 +203,7 @@ fn import_artifact(from: &Store, to: &Store, id: &ArtifactId) -> anyhow::Result<
 fn copy(from: &Path, to: &Path, tmp: &Path) -> anyhow::Result<()> {
     let copy = || {
         fs::create_dir_all(to.parent().unwrap_or(Path::new(".")))?;
-        let mut file = tempfile::Builder::new().prefix(".import-").suffix(".tmp").tempfile_in(tmp)?;
+        let mut file = plan_files::temporary(tmp)?;
         std::io::copy(&mut File::open(from)?, &mut file)?;
         file.as_file().sync_all()?;
         file.persist(to).map_err(|error| error.error)?;

@@ -2,6 +2,7 @@
 
 use crate::fixture::{Fixture, files};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 /// A repository where everything was computed.
 fn finished() -> Fixture {
@@ -60,6 +61,9 @@ fn a_result_that_is_exported_has_the_same_keys_and_bytes_elsewhere() {
         }
         other.run(&["verify"]).expect(0);
         assert_eq!(fs::read_dir(other.store().tmp_dir()).unwrap().count(), 0);
+        // People share a store.
+        let record = other.store().record_path(&fixture.plan().units[0].output);
+        assert_eq!(fs::metadata(record).unwrap().permissions().mode() & 0o444, 0o444);
         let again = other.run(&["import", &bundle]).expect(0);
         assert!(again.stderr.contains(" 0 of them new"), "{again:#?}");
     }
