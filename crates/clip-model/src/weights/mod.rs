@@ -6,6 +6,7 @@ mod key_table;
 mod load;
 mod pickle;
 mod save;
+mod shards;
 mod tensor_file;
 mod torch_file;
 
@@ -17,8 +18,7 @@ pub(crate) use load::load_tensors;
 pub use load::{key_list, load_safetensors};
 pub use pickle::PickleError;
 pub use save::{SaveDtype, save_safetensors};
-pub use tensor_file::Format;
-pub(crate) use tensor_file::TensorFile;
+pub use tensor_file::{Format, TensorFile};
 
 /// Where a traversal stands in the module tree.
 #[derive(Default)]
@@ -77,6 +77,9 @@ fn file_shape(position: &Position, layout: &KeyTable, place: &Place, shape: &[us
     }
     if shape == [1] && layout.is_scalar(&place.key) {
         shape.clear();
+    }
+    if layout.is_pointwise(&place.key) {
+        shape.extend([1, 1]);
     }
     if let (Some(part), Some(rows)) = (place.part, shape.first_mut()) {
         *rows *= part.count;

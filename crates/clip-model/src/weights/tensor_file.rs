@@ -2,14 +2,15 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use burn::store::ModuleSnapshot;
 use burn::tensor::{bf16, f16};
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensorError};
 
 use super::archive::{Region, Source};
-use super::torch_file;
+use super::{KeyTable, load_tensors, torch_file};
 use crate::Error;
 
 /// Largest header of a safetensors file; that of Stable Diffusion's network has 0.1 MB.
@@ -35,6 +36,8 @@ pub enum Format {
 pub(crate) struct TensorInfo {
     pub dtype: Dtype,
     pub shape: Vec<usize>,
+    /// Index of the file that holds it.
+    pub(super) source: usize,
     /// Index of the region that holds it.
     pub(super) region: usize,
     /// First element within the region.
@@ -43,11 +46,13 @@ pub(crate) struct TensorInfo {
     pub(super) strides: Option<Vec<usize>>,
 }
 
-/// An open weight file.
-pub(crate) struct TensorFile {
-    pub format: Format,
-    pub tensors: BTreeMap<String, TensorInfo>,
-    source: Source,
+/// An open weight file, or the open shards of one checkpoint: names and shapes are known, no tensor is read yet.
+pub struct TensorFile {
+    pub(crate) format: Format,
+    pub(crate) tensors: BTreeMap<String, TensorInfo>,
+    /// The file, or the index of its shards.
+    path: PathBuf,
+    sources: Vec<Source>,
     regions: Vec<Region>,
     /// Regions whose checksum was found right.
     verified: RefCell<BTreeSet<usize>>,
@@ -55,7 +60,11 @@ pub(crate) struct TensorFile {
 
 impl TensorFile {
     /// Opens a file of any format, told by its first bytes; reads names and shapes only.
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be read, is damaged or holds more than tensors.
+    pub fn open(path: &Path) -> Result<Self, Error> {
         let source = Source::open(path)?;
         let start = source.bytes(0, source.len.min(16))?.unwrap_or_default();
         if start.starts_with(torch_file::ZIP_MAGIC) {
@@ -92,7 +101,7 @@ impl TensorFile {
             let (first, end) = info.data_offsets;
             let (dtype, shape, region) = (info.dtype, info.shape.clone(), regions.len());
             regions.push(Region { start: start + first as u64, len: (end - first) as u64, checksum: None });
-            tensors.insert(key, TensorInfo { dtype, shape, region, offset: 0, strides: None });
+            tensors.insert(key, TensorInfo { dtype, shape, source: 0, region, offset: 0, strides: None });
         }
         Ok(Self::new(Format::SafeTensors, source, tensors, regions))
     }
@@ -103,11 +112,54 @@ impl TensorFile {
         tensors: BTreeMap<String, TensorInfo>,
         regions: Vec<Region>,
     ) -> Self {
-        TensorFile { format, tensors, source, regions, verified: RefCell::default() }
+        let path = source.path.clone();
+        TensorFile { format, tensors, path, sources: vec![source], regions, verified: RefCell::default() }
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.source.path
+    /// The file, or the index of its shards.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The kind of file.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Names and shapes in alphabetical order.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.tensors.iter().map(|(key, tensor)| (key.as_str(), &tensor.shape[..]))
+    }
+
+    /// The shape of a tensor.
+    pub fn shape(&self, key: &str) -> Option<&[usize]> {
+        self.tensors.get(key).map(|tensor| &tensor.shape[..])
+    }
+
+    /// Fills `module` with the tensors, as [`crate::load_safetensors`] does.
+    ///
+    /// # Errors
+    ///
+    /// Fails unless parameters and tensors match one to one, and if the file turns out damaged.
+    pub fn load<M: ModuleSnapshot>(&self, module: M, layout: &KeyTable) -> Result<M, Error> {
+        load_tensors(module, self, layout)
+    }
+
+    /// The same tensors under another path in errors.
+    pub(super) fn named(self, path: &Path) -> Self {
+        TensorFile { path: path.to_owned(), ..self }
+    }
+
+    /// Takes in the tensors of another file, which have other names.
+    pub(super) fn append(&mut self, other: TensorFile) {
+        let (source, region) = (self.sources.len(), self.regions.len());
+        for (key, mut tensor) in other.tensors {
+            tensor.source += source;
+            tensor.region += region;
+            self.tensors.insert(key, tensor);
+        }
+        self.sources.extend(other.sources);
+        self.regions.extend(other.regions);
     }
 
     /// Takes a prefix off every key if all of them have it.
@@ -126,24 +178,25 @@ impl TensorFile {
             elements.checked_mul(tensor.dtype.bitsize() as u64 / 8)
         });
         let claimed = sizes.sum::<Option<u64>>();
+        let len = self.sources.iter().map(|source| source.len).sum::<u64>();
         match claimed {
-            Some(claimed) if claimed <= self.source.len.saturating_mul(MAX_SHARING) => Ok(()),
-            _ => Err(Error::OverlappingTensors { path: self.path().to_owned(), len: self.source.len }),
+            Some(claimed) if claimed <= len.saturating_mul(MAX_SHARING) => Ok(()),
+            _ => Err(Error::OverlappingTensors { path: self.path().to_owned(), len }),
         }
     }
 
     /// The tensor's bytes, row-major and little-endian.
     pub(super) fn read(&self, tensor: &TensorInfo) -> Result<Vec<u8>, Error> {
-        let region = &self.regions[tensor.region];
+        let (source, region) = (&self.sources[tensor.source], &self.regions[tensor.region]);
         let size = tensor.dtype.bitsize() / 8;
         let count: usize = tensor.shape.iter().product();
         if tensor.strides.is_none() && (count * size) as u64 == region.len {
-            let bytes = self.source.region(region)?;
+            let bytes = source.region(region)?;
             self.verified.borrow_mut().insert(tensor.region);
             return Ok(bytes);
         }
         if self.verified.borrow_mut().insert(tensor.region) {
-            self.source.verify(region)?;
+            source.verify(region)?;
         }
         // Elements that the strides reach; the offset and they were checked against the region when the file was opened.
         let reach = match &tensor.strides {
@@ -154,7 +207,7 @@ impl TensorFile {
             }
         };
         let start = region.start + tensor.offset * size as u64;
-        let bytes = self.source.bytes(start, (reach * size) as u64)?.unwrap_or_default();
+        let bytes = source.bytes(start, (reach * size) as u64)?.unwrap_or_default();
         Ok(match &tensor.strides {
             Some(strides) if count > 0 => gathered(&bytes, size, &tensor.shape, strides),
             _ => bytes,

@@ -178,7 +178,8 @@ fn place(source: &Source, record: &TensorRecord<'_>, storages: &Storages) -> Res
         return Err(wrong("extent", format!("{} elements", record.num_elements), found));
     }
     let is_row_major = count == 0 || is_row_major(&shape, &strides);
-    Ok(TensorInfo { dtype: record.dtype, shape, region, offset, strides: (!is_row_major).then_some(strides) })
+    let strides = (!is_row_major).then_some(strides);
+    Ok(TensorInfo { dtype: record.dtype, shape, source: 0, region, offset, strides })
 }
 
 fn is_row_major(shape: &[usize], strides: &[usize]) -> bool {

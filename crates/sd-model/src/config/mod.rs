@@ -4,11 +4,13 @@
 //! computation in a way this crate does not implement is an error, never ignored.
 
 mod autoencoder;
+mod autoencoder_tiny;
 mod ddim;
 mod fields;
 mod unet;
 
 pub use autoencoder::AutoencoderKlConfig;
+pub use autoencoder_tiny::AutoencoderTinyConfig;
 pub use ddim::{BetaSchedule, DdimConfig, PredictionType, TimestepSpacing};
 pub use unet::{AttentionHeadDim, DownBlockType, UNet2DConditionConfig, UpBlockType};
 

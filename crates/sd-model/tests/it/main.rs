@@ -3,6 +3,9 @@
 mod configs;
 mod ddim;
 mod golden;
+mod keys;
 mod networks;
 mod pipeline;
+mod single_file;
 mod training;
+mod weight_files;
