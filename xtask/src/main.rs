@@ -3,6 +3,7 @@
 //! Knows the contract (`pipeline-spec`) and starts the stages as processes, by the command lines that a cluster uses.
 //! Every command is one file; this one only chooses.
 
+mod bench;
 mod binaries;
 mod exit;
 mod fetch;
@@ -59,6 +60,7 @@ enum Command {
     Pretrain(pretrain::Pretrain),
     Libtorch(libtorch::Libtorch),
     Parity(parity::Parity),
+    Bench(bench::Bench),
     Test(test::Test),
     Tidy(tidy::Tidy),
 }
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
         Command::Pretrain(command) => command.run(),
         Command::Libtorch(command) => command.run(),
         Command::Parity(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Test(command) => command.run(),
         Command::Tidy(command) => command.run(),
     };

@@ -21,9 +21,13 @@ pub struct Parity {
     python: PathBuf,
     /// Backbones of CLIP by open_clip's names, or versions of Stable Diffusion
     ///
-    /// [default: RN50,RN101,RN50x4,ViT-B-32,ViT-B-16,ViT-L-14, or 1.5,2.1-base,2.1]
+    /// [default: RN50,RN101,RN50x4,ViT-B-32,ViT-B-16,ViT-L-14, or 1.5,2.1-base,2.1]; RN50x16, RN50x64 and ViT-L-14-336 need
+    /// more memory
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
+    /// What the towers of CLIP compute in: `f32`, `bf16` or `f16`; the references are f32
+    #[arg(long, default_value = "f32")]
+    precision: String,
     /// Folder of the references; made anew if it is not there
     #[arg(long, value_name = "DIR", default_value = "target/parity")]
     folder: PathBuf,
@@ -94,6 +98,13 @@ impl Parity {
             .args(["run", "--quiet", "--release", "--package", package, "--example", example, "--"])
             .arg(&folder)
             .args(models);
+        match self.model {
+            Model::Clip => {
+                compare.args(["--precision", &self.precision]);
+            }
+            Model::Sd if self.precision == "f32" => {}
+            Model::Sd => bail!("Stable Diffusion is compared in f32 only, not in {}", self.precision),
+        }
         succeed(compare, Path::new("cargo"), "compare")?;
         Ok(ExitCode::SUCCESS)
     }

@@ -14,6 +14,9 @@ const PYTHON_VARIABLE: &str = "FLIER_TEST_PYTHON";
 /// File in the environment that says what it was made from.
 const REQUIREMENTS_DIGEST: &str = "requirements.blake3";
 
+/// The tests that see which JPEG decoder runs.
+const PIL_EXACT: &[&str] = &["--package", "clip-model", "--features", "pil-exact", "decode"];
+
 /// Set up what the tests need, check format and lints, run every test
 #[derive(Args)]
 pub struct Test {
@@ -46,13 +49,15 @@ impl Test {
         // The tests of whole pipelines start the stages' binaries, which cargo does not build for them. With the tests
         // in one build, because dependencies would be compiled again with other features.
         cargo(&["build", "--release", "--workspace", "--bins", "--tests"], &[], &python)?;
-        let tests = if has_nextest() {
-            cargo(&["nextest", "run", "--release", "--workspace"], &self.arguments, &python)
+        let run: &[&str] = if has_nextest() {
+            &["nextest", "run", "--release"]
         } else {
             terminal::note("cargo-nextest is not installed: running `cargo test`, which is slower");
-            cargo(&["test", "--release", "--workspace"], &self.arguments, &python)
+            &["test", "--release"]
         };
-        tests?;
+        cargo(&[run, &["--workspace"]].concat(), &self.arguments, &python)?;
+        // The other JPEG decoder. Of this crate alone: the feature changes it and what is built on it, no dependency.
+        cargo(&[run, PIL_EXACT].concat(), &[], &python)?;
         cargo(&["test", "--release", "--workspace", "--doc"], &[], &python)?;
         terminal::note(format_args!("everything passes, in {}", terminal::duration(start.elapsed())));
         Ok(ExitCode::SUCCESS)

@@ -2,12 +2,12 @@
 
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{LayerNorm, LayerNormConfig, Linear};
-use burn::tensor::activation::{gelu, sigmoid};
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Tensor};
 
 use crate::config::Activation;
+
+/// No activation.
+pub(crate) const IDENTITY: fused_ops::Activation = fused_ops::Activation::Identity;
 
 /// Shape of an encoder.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +65,8 @@ pub struct EncoderLayer {
     pub layer_norm2: LayerNorm,
     /// The MLP.
     pub mlp: Mlp,
+    /// Epsilon of both norms, which burn's own keeps to itself.
+    layer_norm_eps: f64,
 }
 
 /// A stack of layers.
@@ -74,12 +76,11 @@ pub struct Encoder {
     pub layers: Vec<EncoderLayer>,
 }
 
-impl Activation {
-    /// Applies the activation to every element.
-    pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
-        match self {
-            Activation::QuickGelu => x.clone() * sigmoid(x * 1.702),
-            Activation::Gelu => gelu(x),
+impl From<Activation> for fused_ops::Activation {
+    fn from(activation: Activation) -> Self {
+        match activation {
+            Activation::QuickGelu => fused_ops::Activation::QuickGelu,
+            Activation::Gelu => fused_ops::Activation::Gelu,
         }
     }
 }
@@ -117,6 +118,7 @@ impl EncoderConfig {
                 fc2: linear([self.intermediate_size, self.hidden_size], true, in_std, device),
                 hidden_act: self.hidden_act,
             },
+            layer_norm_eps: self.layer_norm_eps,
         }
     }
 }
@@ -127,23 +129,29 @@ pub(crate) fn linear([input, output]: [usize; 2], bias: bool, std: f64, device: 
     Linear { weight, bias: bias.then(|| Initializer::Zeros.init([output], device)) }
 }
 
+/// `activation(layer(x) + residual)`.
+pub(crate) fn apply_linear<const D: usize>(
+    layer: &Linear,
+    x: Tensor<D>,
+    residual: Option<Tensor<D>>,
+    activation: fused_ops::Activation,
+) -> Tensor<D> {
+    fused_ops::linear(x, layer.weight.val(), layer.bias.as_ref().map(Param::val), residual, activation)
+}
+
 impl Attention {
     /// Attends within each sequence.
     ///
     /// # Shapes
     ///
     /// - `hidden_states`: `[B, T, D]`
+    /// - `residual`: `[B, T, D]`, added to the output
     /// - output: `[B, T, D]`
-    pub fn forward(&self, hidden_states: Tensor<3>) -> Tensor<3> {
-        let [batch, tokens, width] = hidden_states.dims();
-        let head_dim = width / self.num_heads;
-        let heads = |projection: &Linear| {
-            let x = projection.forward(hidden_states.clone());
-            x.reshape([batch, tokens, self.num_heads, head_dim]).swap_dims(1, 2) // [B, heads, T, D / heads]
-        };
-        let options = AttentionModuleOptions { is_causal: self.is_causal, ..Default::default() };
-        let x = attention(heads(&self.q_proj), heads(&self.k_proj), heads(&self.v_proj), None, None, options);
-        self.out_proj.forward(x.swap_dims(1, 2).reshape([batch, tokens, width]))
+    pub fn forward(&self, hidden_states: Tensor<3>, residual: Option<Tensor<3>>) -> Tensor<3> {
+        let project = |layer: &Linear| apply_linear(layer, hidden_states.clone(), None, IDENTITY);
+        let (query, key, value) = (project(&self.q_proj), project(&self.k_proj), project(&self.v_proj));
+        let x = fused_ops::attention(query, key, value, self.num_heads, self.is_causal);
+        apply_linear(&self.out_proj, x, residual, IDENTITY)
     }
 }
 
@@ -153,9 +161,11 @@ impl Mlp {
     /// # Shapes
     ///
     /// - `hidden_states`: `[B, T, D]`
+    /// - `residual`: `[B, T, D]`, added to the output
     /// - output: `[B, T, D]`
-    pub fn forward(&self, hidden_states: Tensor<3>) -> Tensor<3> {
-        self.fc2.forward(self.hidden_act.forward(self.fc1.forward(hidden_states)))
+    pub fn forward(&self, hidden_states: Tensor<3>, residual: Option<Tensor<3>>) -> Tensor<3> {
+        let x = apply_linear(&self.fc1, hidden_states, None, self.hidden_act.into());
+        apply_linear(&self.fc2, x, residual, IDENTITY)
     }
 }
 
@@ -167,8 +177,15 @@ impl EncoderLayer {
     /// - `hidden_states`: `[B, T, D]`
     /// - output: `[B, T, D]`
     pub fn forward(&self, hidden_states: Tensor<3>) -> Tensor<3> {
-        let x = hidden_states.clone() + self.self_attn.forward(self.layer_norm1.forward(hidden_states));
-        x.clone() + self.mlp.forward(self.layer_norm2.forward(x))
+        let x = self.self_attn.forward(self.norm(&self.layer_norm1, &hidden_states), Some(hidden_states));
+        self.mlp.forward(self.norm(&self.layer_norm2, &x), Some(x))
+    }
+
+    fn norm(&self, norm: &LayerNorm, x: &Tensor<3>) -> Tensor<3> {
+        match &norm.beta {
+            Some(beta) => fused_ops::layer_norm(x.clone(), norm.gamma.val(), beta.val(), self.layer_norm_eps),
+            None => norm.forward(x.clone()),
+        }
     }
 }
 

@@ -244,6 +244,28 @@ pub enum Error {
         /// What stands there.
         found: String,
     },
+    /// An index names a file that does not lie beside it by that name.
+    #[error("`{}` names the file `{name}`, expected {expected}", path.display())]
+    ShardName {
+        /// The index.
+        path: PathBuf,
+        /// The name.
+        name: String,
+        /// What would be accepted.
+        expected: &'static str,
+    },
+    /// An index and its files do not agree where a tensor is.
+    #[error("`{}`: the tensor `{key}` is {found}, expected {expected}; fetch index and files again", path.display())]
+    ShardTensor {
+        /// The index.
+        path: PathBuf,
+        /// The tensor.
+        key: String,
+        /// Where it should be.
+        expected: String,
+        /// Where it is.
+        found: String,
+    },
     /// Tensors share bytes until they are far larger than the file.
     #[error("the tensors of `{}` claim more than twice its {len} bytes; fetch or write it again", path.display())]
     OverlappingTensors {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::module::{Initializer, Module, Param};
 use burn::nn::Linear;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, FloatDType, Int, Tensor};
 
 use crate::Error;
 use crate::config::{ClipConfig, VisionConfig};
@@ -28,7 +28,7 @@ pub enum VisionTower {
     ModifiedResNet(ModifiedResNet),
 }
 
-/// A CLIP model.
+/// A CLIP model. Its towers may compute in bf16 or f16 ([`crate::Checkpoint::load_as`]); pixel values and features are f32.
 #[derive(Module, Debug)]
 pub struct Clip {
     /// The text tower.
@@ -111,7 +111,7 @@ impl Clip {
     /// - `input_ids`: `[B, T]`
     /// - output: `[B, projection_dim]`
     pub fn text_features(&self, input_ids: Tensor<2, Int>) -> Tensor<2> {
-        self.text_projection.forward(self.text_model.forward(input_ids).pooled)
+        self.text_projection.forward(self.text_model.forward(input_ids).pooled).cast(FloatDType::F32)
     }
 
     /// Image features in the shared space, not normalised.
@@ -121,10 +121,11 @@ impl Clip {
     /// - `pixel_values`: `[B, 3, H, W]`
     /// - output: `[B, projection_dim]`
     pub fn image_features(&self, pixel_values: Tensor<4>) -> Tensor<2> {
-        let features = self.vision.forward(pixel_values);
+        let precision: FloatDType = self.logit_scale.val().dtype().into();
+        let features = self.vision.forward(pixel_values.cast(precision));
         match &self.visual_projection {
-            Some(projection) => projection.forward(features),
-            None => features,
+            Some(projection) => projection.forward(features).cast(FloatDType::F32),
+            None => features.cast(FloatDType::F32),
         }
     }
 
@@ -137,7 +138,7 @@ impl Clip {
     /// - output: `[B, K]`
     pub fn logits_per_image(&self, image_features: Tensor<2>, text_features: Tensor<2>) -> Tensor<2> {
         let cosine = normalize(image_features).matmul(normalize(text_features).transpose());
-        cosine * self.logit_scale.val().exp().unsqueeze()
+        cosine * self.logit_scale.val().cast(FloatDType::F32).exp().unsqueeze()
     }
 }
 

@@ -7,13 +7,11 @@
 use burn::module::{Initializer, Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, PaddingConfig2d};
-use burn::tensor::activation::relu;
-use burn::tensor::module::{attention, avg_pool2d};
-use burn::tensor::ops::{AttentionModuleOptions, AvgPoolOptions};
 use burn::tensor::{Device, Tensor};
+use fused_ops::{average_pool, conv_norm};
 
 use crate::config::ModifiedResNetConfig;
-use crate::encoder::linear;
+use crate::encoder::{IDENTITY, apply_linear, linear};
 use crate::vision_transformer::resized_positions;
 
 /// Output channels of a bottleneck per inner channel.
@@ -135,14 +133,6 @@ fn conv3x3(input: usize, output: usize, device: &Device) -> Conv2d {
         .init(device)
 }
 
-/// Average over `size` x `size` windows without overlap; identity for size 1.
-fn average_pool(x: Tensor<4>, size: usize) -> Tensor<4> {
-    if size == 1 {
-        return x;
-    }
-    avg_pool2d(x, AvgPoolOptions::new([size, size]))
-}
-
 impl Bottleneck {
     fn new(input: usize, inner: usize, stride: usize, device: &Device) -> Self {
         let output = inner * EXPANSION;
@@ -167,17 +157,17 @@ impl Bottleneck {
     ///
     /// # Shapes
     ///
-    /// - `x`: `[B, C, H, W]`
-    /// - output: `[B, 4 * inner, H / stride, W / stride]`
+    /// - `x`: `[B, H, W, C]`
+    /// - output: `[B, H / stride, W / stride, 4 * inner]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let y = relu(self.bn1.forward(self.conv1.forward(x.clone())));
-        let y = relu(self.bn2.forward(self.conv2.forward(y)));
-        let y = self.bn3.forward(self.conv3.forward(average_pool(y, self.stride)));
+        let y = conv_norm(&self.conv1, &self.bn1, x.clone(), None, true);
+        let y = conv_norm(&self.conv2, &self.bn2, y, None, true);
+        let y = average_pool(y, self.stride);
         let skip = match &self.downsample {
-            Some(downsample) => downsample.bn.forward(downsample.conv.forward(average_pool(x, self.stride))),
+            Some(Downsample { conv, bn }) => conv_norm(conv, bn, average_pool(x, self.stride), None, false),
             None => x,
         };
-        relu(y + skip)
+        conv_norm(&self.conv3, &self.bn3, y, Some(skip), true)
     }
 }
 
@@ -200,22 +190,18 @@ impl AttentionPool {
     ///
     /// # Shapes
     ///
-    /// - `features`: `[B, C, H, W]`
+    /// - `features`: `[B, H, W, C]`
     /// - output: `[B, projection_dim]`
     pub fn forward(&self, features: Tensor<4>) -> Tensor<2> {
-        let [batch, channels, rows, columns] = features.dims();
-        let x = features.flatten::<3>(2, 3).swap_dims(1, 2); // [B, T, C]
+        let [batch, rows, columns, channels] = features.dims();
+        let x = features.reshape([batch, rows * columns, channels]);
         let x = Tensor::cat(vec![x.clone().mean_dim(1), x], 1); // [B, 1 + T, C]
         let x = x + resized_positions(self.positional_embedding.val(), [rows, columns]).unsqueeze();
-        let head_dim = channels / self.num_heads;
-        let heads = |projection: &Linear, x: Tensor<3>| {
-            let [_, tokens, _] = x.dims();
-            projection.forward(x).reshape([batch, tokens, self.num_heads, head_dim]).swap_dims(1, 2)
-        };
-        let query = heads(&self.q_proj, x.clone().narrow(1, 0, 1)); // [B, heads, 1, C / heads]
-        let (key, value) = (heads(&self.k_proj, x.clone()), heads(&self.v_proj, x));
-        let pooled = attention(query, key, value, None, None, AttentionModuleOptions::default());
-        self.c_proj.forward(pooled.reshape([batch, channels]))
+        let query = apply_linear(&self.q_proj, x.clone().narrow(1, 0, 1), None, IDENTITY); // [B, 1, C]
+        let key = apply_linear(&self.k_proj, x.clone(), None, IDENTITY);
+        let value = apply_linear(&self.v_proj, x, None, IDENTITY);
+        let pooled = fused_ops::attention(query, key, value, self.num_heads, false);
+        apply_linear(&self.c_proj, pooled.squeeze_dim(1), None, IDENTITY)
     }
 }
 
@@ -227,10 +213,16 @@ impl ModifiedResNet {
     /// - `pixel_values`: `[B, 3, H, W]`
     /// - output: `[B, 32 * width, H / 32, W / 32]`
     pub fn features(&self, pixel_values: Tensor<4>) -> Tensor<4> {
-        let x = relu(self.bn1.forward(self.conv1.forward(pixel_values))); // [B, width / 2, H/2, W/2]
-        let x = relu(self.bn2.forward(self.conv2.forward(x)));
-        let x = relu(self.bn3.forward(self.conv3.forward(x)));
-        let x = average_pool(x, 2); // [B, width, H/4, W/4]
+        self.feature_map(pixel_values).permute([0, 3, 1, 2])
+    }
+
+    /// As [`ModifiedResNet::features`], the channels last.
+    fn feature_map(&self, pixel_values: Tensor<4>) -> Tensor<4> {
+        let x = pixel_values.permute([0, 2, 3, 1]);
+        let x = conv_norm(&self.conv1, &self.bn1, x, None, true); // [B, H/2, W/2, width / 2]
+        let x = conv_norm(&self.conv2, &self.bn2, x, None, true);
+        let x = conv_norm(&self.conv3, &self.bn3, x, None, true);
+        let x = average_pool(x, 2); // [B, H/4, W/4, width]
         let stages = [&self.layer1, &self.layer2, &self.layer3, &self.layer4];
         stages.into_iter().flatten().fold(x, |x, block| block.forward(x))
     }
@@ -242,6 +234,6 @@ impl ModifiedResNet {
     /// - `pixel_values`: `[B, 3, H, W]`
     /// - output: `[B, projection_dim]`
     pub fn forward(&self, pixel_values: Tensor<4>) -> Tensor<2> {
-        self.attnpool.forward(self.features(pixel_values))
+        self.attnpool.forward(self.feature_map(pixel_values))
     }
 }

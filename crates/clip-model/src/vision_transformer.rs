@@ -6,7 +6,7 @@ use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::config::VisionTransformerConfig;
-use crate::encoder::{Encoder, EncoderConfig};
+use crate::encoder::{Encoder, EncoderConfig, IDENTITY};
 use crate::resample::bicubic_matrix;
 
 /// Class token, patches and positions.
@@ -76,9 +76,15 @@ impl VisionEmbeddings {
     /// - `pixel_values`: `[B, 3, H, W]`
     /// - output: `[B, 1 + T, D]`
     pub fn forward(&self, pixel_values: Tensor<4>) -> Tensor<3> {
-        let x = self.patch_embedding.forward(pixel_values); // [B, D, rows, columns]
-        let [batch, width, rows, columns] = x.dims();
-        let patches = x.flatten::<3>(2, 3).swap_dims(1, 2); // [B, T, D]
+        let [batch, channels, height, across] = pixel_values.dims();
+        let [width, _, size, _] = self.patch_embedding.weight.dims();
+        let (rows, columns) = (height / size, across / size);
+        // Patches do not overlap: cut the image, and the convolution is a matrix product.
+        let x = pixel_values.narrow(2, 0, rows * size).narrow(3, 0, columns * size);
+        let x = x.reshape([batch, channels, rows, size, columns, size]).permute([0, 2, 4, 1, 3, 5]);
+        let x = x.reshape([batch, rows * columns, channels * size * size]);
+        let weight = self.patch_embedding.weight.val().reshape([width, channels * size * size]).transpose();
+        let patches = fused_ops::linear(x, weight, None, None, IDENTITY); // [B, T, D]
         let class = self.class_embedding.val().reshape([1, 1, width]).expand([batch, 1, width]);
         let position = resized_positions(self.position_embedding.weight.val(), [rows, columns]);
         Tensor::cat(vec![class, patches], 1) + position.unsqueeze()

@@ -75,8 +75,11 @@ pub fn file_digests(path: &Path) -> Result<(u64, Digest, Digest), Error> {
     Ok((length, Digest(blake.finalize().to_hex().to_string()), Digest(sha)))
 }
 
-/// Digest of a checkpoint folder: BLAKE3 over the sorted relative paths and BLAKE3 digests of its `.json`, `.txt`
-/// and `.safetensors` files. A model card, a picture, `training.json` or `evaluation.json` (how it was trained, what it
+/// Files of a checkpoint that decide what it computes: configuration, tokenizer, weights.
+const CHECKPOINT_EXTENSIONS: [&str; 8] = ["json", "txt", "gz", "safetensors", "bin", "pt", "pth", "ckpt"];
+
+/// Digest of a checkpoint folder: BLAKE3 over the sorted relative paths and BLAKE3 digests of its configuration, tokenizer and
+/// weight files (`.json`, `.txt`, `.gz`, `.safetensors`, `.bin`, `.pt`, `.pth`, `.ckpt`). A model card, a picture, `training.json` or `evaluation.json` (how it was trained, what it
 /// reached) beside them does not change it.
 ///
 /// # Errors
@@ -87,7 +90,8 @@ pub fn checkpoint_digest(folder: &Path) -> Result<Digest, Error> {
     collect(folder, folder, &mut files)?;
     files.sort();
     if files.is_empty() {
-        let reason = "no `.json`, `.txt` or `.safetensors` file in it".to_owned();
+        let reason =
+            format!("no configuration or weights in it: no file in .{}", CHECKPOINT_EXTENSIONS.join(", ."));
         return Err(Error::Malformed { path: folder.into(), what: "checkpoint folder", reason });
     }
     let mut hasher = blake3::Hasher::new();
@@ -106,7 +110,10 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), E
             collect(root, &path, files)?;
         } else if path.file_name().is_some_and(|name| name == "training.json" || name == "evaluation.json") {
             continue;
-        } else if path.extension().is_some_and(|e| e == "json" || e == "txt" || e == "safetensors") {
+        } else if path
+            .extension()
+            .is_some_and(|found| CHECKPOINT_EXTENSIONS.iter().any(|known| found == *known))
+        {
             files.extend(path.strip_prefix(root).map(Path::to_path_buf));
         }
     }

@@ -1,5 +1,6 @@
 //! Reading and writing the weight files of the networks, under the names of diffusers and transformers.
 
+use burn::tensor::FloatDType;
 use clip_model::{KeyTable, SaveDtype, TensorFile, TextTransformer, save_safetensors};
 use std::path::Path;
 
@@ -24,13 +25,7 @@ pub(crate) fn open_weights(folder: &Path, [safetensors, torch]: [&str; 2]) -> Re
     let Some(name) = names.iter().find(|name| folder.join(name).is_file()) else {
         return Err(clip_model::Error::NoWeights { path: folder.to_owned(), names }.into());
     };
-    open_file(&folder.join(name))
-}
-
-/// Opens a weight file, or the shards of an index.
-fn open_file(path: &Path) -> Result<TensorFile, Error> {
-    let is_index = path.extension().is_some_and(|extension| extension == "json");
-    Ok(if is_index { TensorFile::open_index(path)? } else { TensorFile::open(path)? })
+    Ok(TensorFile::open(&folder.join(name))?)
 }
 
 impl UNet2DCondition {
@@ -41,11 +36,11 @@ impl UNet2DCondition {
     ///
     /// Fails unless parameters and tensors match one to one in name and shape.
     pub fn load(self, path: &Path) -> Result<Self, Error> {
-        self.load_file(&open_file(path)?)
+        self.load_file(&TensorFile::open(path)?)
     }
 
     pub(crate) fn load_file(self, file: &TensorFile) -> Result<Self, Error> {
-        Ok(file.load(self, &KeyTable::new())?)
+        Ok(file.load(self, &KeyTable::new(), FloatDType::F32)?)
     }
 
     /// Writes the parameters under the names of diffusers.
@@ -69,13 +64,13 @@ impl AutoencoderKl {
     ///
     /// Fails unless parameters and tensors match one to one in name and shape.
     pub fn load(self, path: &Path) -> Result<Self, Error> {
-        self.load_file(&open_file(path)?)
+        self.load_file(&TensorFile::open(path)?)
     }
 
     pub(crate) fn load_file(self, file: &TensorFile) -> Result<Self, Error> {
         let is_old = file.shapes().any(|(name, _)| name.contains(".proj_attn."));
         let table = if is_old { old_attention_names() } else { KeyTable::new() };
-        Ok(file.load(self, &table)?)
+        Ok(file.load(self, &table, FloatDType::F32)?)
     }
 
     /// Writes the parameters under the present names of diffusers.
@@ -95,7 +90,7 @@ impl AutoencoderTiny {
     ///
     /// Fails unless parameters and tensors match one to one in name and shape.
     pub fn load(self, path: &Path) -> Result<Self, Error> {
-        Ok(open_file(path)?.load(self, &KeyTable::new())?)
+        Ok(TensorFile::open(path)?.load(self, &KeyTable::new(), FloatDType::F32)?)
     }
 }
 
@@ -119,7 +114,7 @@ pub(crate) fn load_text_encoder(
     // Old files hold the numbers 0, 1, 2, ... as a buffer.
     let table = KeyTable::new().with_allowed_extra("position_ids");
     let table = if has_prefix { table.with_prefix(TEXT_PREFIX) } else { table };
-    Ok(file.load(text_encoder, &table)?)
+    Ok(file.load(text_encoder, &table, FloatDType::F32)?)
 }
 
 /// Writes a text encoder with the prefix, which every version of transformers reads.

@@ -23,8 +23,10 @@ const NETWORKS: &[&str] = &["burn"];
 const RULES: &[Rule] = &[
     Rule { name: "pipeline-spec", ours: &[], never: &["arrow", "parquet", "burn", "clap", "anyhow"] },
     Rule { name: "artifacts", ours: &["pipeline-spec"], never: &["burn", "clap", "anyhow"] },
-    Rule { name: "backend", ours: &[], never: &["arrow", "parquet", "clap", "anyhow"] },
-    Rule { name: "clip-model", ours: &[], never: &["arrow", "parquet", "clap", "anyhow"] },
+    Rule { name: "hub", ours: &[], never: &["arrow", "parquet", "burn", "clap", "anyhow"] },
+    Rule { name: "fused-ops", ours: &[], never: &["arrow", "parquet", "clap", "anyhow"] },
+    Rule { name: "backend", ours: &["fused-ops"], never: &["arrow", "parquet", "clap", "anyhow"] },
+    Rule { name: "clip-model", ours: &["fused-ops"], never: &["arrow", "parquet", "clap", "anyhow"] },
     Rule { name: "sd-model", ours: &["clip-model"], never: &["arrow", "parquet", "clap", "anyhow"] },
     Rule { name: "flier-model", ours: &["clip-model"], never: &["arrow", "parquet", "clap", "anyhow"] },
     Rule { name: "stage-cli", ours: &["pipeline-spec", "artifacts"], never: NETWORKS },

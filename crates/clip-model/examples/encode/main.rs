@@ -6,8 +6,9 @@
 //!     --images A.png B.jpg --text "a photo of a cat" --text "a photo of a dog" --out E.safetensors
 //! ```
 //!
-//! Without `--weights` the files of `--backbone` and `--pretrained` are looked up in the Hugging Face cache (`HF_HUB_CACHE`,
-//! `HF_HOME`) and in `~/.cache/clip`, and fetched if they are in neither and `HF_HUB_OFFLINE` is not set.
+//! `--weights` may also name a repository of the registry (`--weights openai/clip-vit-base-patch32`), as `--backbone` with
+//! `--pretrained` does: its files are looked up in the Hugging Face cache (`HF_HUB_CACHE`, `HF_HOME`) and in `~/.cache/clip`, and
+//! fetched (`HF_ENDPOINT`, `HF_TOKEN`) if they are in neither and `HF_HUB_OFFLINE` is not set.
 //! `tests/golden/checkpoints.py full` writes weights to try it with.
 #![allow(clippy::print_stderr)] // a command line tool
 
@@ -20,12 +21,13 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use backend::DeviceSpec;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use clap::{Parser, ValueEnum};
 use clip_model::{
     Activation, Backbone, Checkpoint, Clip, DecodedImage, HubCache, OpenAiCache, Pretrained, Tokenizer,
     jpeg_decoder, normalize,
 };
+use hub::Hub;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -35,7 +37,8 @@ const BATCH: usize = 16;
 /// Embed images and texts with a published CLIP.
 #[derive(Parser)]
 struct Args {
-    /// Weight file or folder in any layout: OpenAI, open_clip, transformers.
+    /// Weight file or folder in any layout (OpenAI, open_clip, transformers), or a published repository such as
+    /// `openai/clip-vit-base-patch32`.
     #[arg(long)]
     weights: Option<PathBuf>,
     /// Without `--weights`: backbone to look for in the caches.
@@ -44,6 +47,9 @@ struct Args {
     /// Without `--weights`: open_clip's name of the weights.
     #[arg(long, default_value = "openai")]
     pretrained: String,
+    /// Precision in which the towers compute.
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Precision,
     /// Activation of a state dict that has no configuration beside it.
     #[arg(long, value_enum)]
     activation: Option<ActivationName>,
@@ -69,6 +75,13 @@ struct Args {
     /// `cpu`, `tch-cpu`, `cuda:0`, ...
     #[arg(long, default_value = "cpu")]
     device: DeviceSpec,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Precision {
+    F32,
+    Bf16,
+    F16,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -110,23 +123,36 @@ fn main() -> anyhow::Result<()> {
     args.compare.as_deref().map_or(Ok(()), |reference| compare(&out, reference))
 }
 
+fn find_or_fetch(model: &Pretrained) -> anyhow::Result<PathBuf> {
+    let cache = HubCache::from_env();
+    let client = Hub::from_env(cache.root.clone());
+    fetch::find_or_fetch(model, &cache, &OpenAiCache::from_env(), &client)
+}
+
 fn load(args: &Args, device: &Device) -> anyhow::Result<(Checkpoint, Clip)> {
     let started = Instant::now();
     let path = match &args.weights {
-        Some(path) => path.clone(),
-        None => {
-            let model = Pretrained::by_name(&args.backbone, &args.pretrained)?;
-            fetch::find_or_fetch(model, &HubCache::from_env(), &OpenAiCache::from_env())?
+        Some(path) if path.exists() => path.clone(),
+        Some(path) => {
+            let name = path.to_string_lossy();
+            let context = || format!("`--weights {name}` is no file, no folder and no published repository");
+            find_or_fetch(Pretrained::by_repository(&name).with_context(context)?)?
         }
+        None => find_or_fetch(Pretrained::by_name(&args.backbone, &args.pretrained)?)?,
     };
     let activation = args.activation.map(|name| match name {
         ActivationName::QuickGelu => Activation::QuickGelu,
         ActivationName::Gelu => Activation::Gelu,
     });
     let checkpoint = Checkpoint::open(&path, activation)?;
-    let clip = checkpoint.load(device)?;
+    let precision = match args.precision {
+        Precision::F32 => FloatDType::F32,
+        Precision::Bf16 => FloatDType::BF16,
+        Precision::F16 => FloatDType::F16,
+    };
+    let clip = checkpoint.load_as(device, precision)?;
     eprintln!(
-        "`{}`: {} layout ({:?} file), {}, {:?}, loaded in {:.2} s",
+        "`{}`: {} layout ({:?} file), {}, {:?}, in {precision:?}, loaded in {:.2} s",
         checkpoint.path().display(),
         checkpoint.layout(),
         checkpoint.format(),

@@ -13,8 +13,13 @@ pub(super) const CONFIG: &str = "config.json";
 pub(super) const PREPROCESS: &str = "preprocessor_config.json";
 /// The configuration of an open_clip checkpoint.
 pub(super) const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
-/// Weight files of transformers, preferred first.
-pub(super) const TRANSFORMERS_WEIGHTS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+/// Weight files of transformers, preferred first; an index joins the files of a large model.
+pub(super) const TRANSFORMERS_WEIGHTS: [&str; 4] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
 /// Weight files of open_clip, preferred first.
 pub(super) const OPEN_CLIP_WEIGHTS: [&str; 2] =
     ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"];
@@ -26,9 +31,9 @@ pub(super) fn weight_file(path: &Path) -> Result<PathBuf, Error> {
         return Ok(path.to_owned());
     }
     let folder = snapshot(path, "main").unwrap_or_else(|| path.to_owned());
-    let [model, pytorch] = TRANSFORMERS_WEIGHTS;
+    let [model, model_index, pytorch, pytorch_index] = TRANSFORMERS_WEIGHTS;
     let [open_clip, open_clip_pytorch] = OPEN_CLIP_WEIGHTS;
-    let hub = [model, open_clip, pytorch, open_clip_pytorch];
+    let hub = [model, model_index, open_clip, pytorch, pytorch_index, open_clip_pytorch];
     if let Some(file) = hub.into_iter().map(|name| folder.join(name)).find(|file| file.is_file()) {
         return Ok(file);
     }

@@ -4,8 +4,11 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
+use crate::weights::shard_names;
 
-use super::files::{OPEN_CLIP_WEIGHTS, TRANSFORMERS_WEIGHTS, snapshot, weight_file};
+use super::files::{
+    CONFIG, OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, TRANSFORMERS_WEIGHTS, snapshot, weight_file,
+};
 use super::layouts::Layout;
 use super::pretrained::{Pretrained, check_sha256};
 
@@ -77,13 +80,23 @@ pub fn find(
     if let Some(path) = weights {
         return weight_file(path);
     }
-    for (_, repo, names) in repositories(model) {
-        let Some(folder) = hub.snapshot(repo, "main") else { continue };
-        if let Some(file) = names.iter().map(|name| folder.join(name)).find(|file| file.is_file()) {
-            if let Some(digest) = blob_digest(&file) {
-                check_sha256(&file, &digest)?;
+    for repository in model.repositories() {
+        let Some(folder) = hub.snapshot(repository.name, "main") else { continue };
+        for name in repository.weights {
+            let file = folder.join(name);
+            if !file.is_file() {
+                continue;
             }
-            return Ok(file);
+            let parts: Vec<PathBuf> = shard_names(&file)?.into_iter().map(|name| folder.join(name)).collect();
+            // An index of which some files are still to be fetched is not the model.
+            if parts.iter().all(|part| part.is_file()) {
+                for part in &parts {
+                    if let Some(digest) = blob_digest(part) {
+                        check_sha256(part, &digest)?;
+                    }
+                }
+                return Ok(file);
+            }
         }
     }
     if let Some(name) = model.file_name() {
@@ -104,13 +117,55 @@ fn blob_digest(file: &Path) -> Option<String> {
     (is_blob && name.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| name.to_owned())
 }
 
-/// The repositories of a model, with the names of its weight files there.
-fn repositories(model: &Pretrained) -> impl Iterator<Item = (Layout, &'static str, [&'static str; 2])> {
-    let all = [
-        (Layout::Transformers, model.transformers_repo, TRANSFORMERS_WEIGHTS),
-        (Layout::OpenClip, model.open_clip_repo, OPEN_CLIP_WEIGHTS),
-    ];
-    all.into_iter().filter_map(|(layout, repo, names)| Some((layout, repo?, names)))
+/// A repository of the Hugging Face hub that holds a published model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repository {
+    /// `organisation/name`.
+    pub name: &'static str,
+    /// Layout of its weights.
+    pub layout: Layout,
+    /// Name of its configuration.
+    pub config: &'static str,
+    /// Names that its weights may have, preferred first. [`crate::shard_names`] tells the files that an index joins.
+    pub weights: &'static [&'static str],
+}
+
+impl Pretrained {
+    /// The repositories that hold these weights, preferred first.
+    pub fn repositories(&self) -> impl Iterator<Item = Repository> {
+        let transformers = self.transformers_repo.map(|name| Repository {
+            name,
+            layout: Layout::Transformers,
+            config: CONFIG,
+            weights: &TRANSFORMERS_WEIGHTS,
+        });
+        let open_clip = self.open_clip_repo.map(|name| Repository {
+            name,
+            layout: Layout::OpenClip,
+            config: OPEN_CLIP_CONFIG,
+            weights: &OPEN_CLIP_WEIGHTS,
+        });
+        transformers.into_iter().chain(open_clip)
+    }
+
+    /// The weights that a repository (`openai/clip-vit-base-patch32`) holds.
+    ///
+    /// # Errors
+    ///
+    /// Fails for another name, with the known ones.
+    pub fn by_repository(name: &str) -> Result<&'static Pretrained, Error> {
+        let mut all = Self::all().iter();
+        let holds = |weights: &&Pretrained| weights.repositories().any(|repository| repository.name == name);
+        all.find(holds).ok_or_else(|| Error::UnknownName {
+            what: "repository",
+            name: name.to_owned(),
+            known: Self::all()
+                .iter()
+                .flat_map(Self::repositories)
+                .map(|known| known.name.to_owned())
+                .collect(),
+        })
+    }
 }
 
 /// What would make the model be found.
@@ -120,9 +175,8 @@ fn remedies(model: &Pretrained, hub: &HubCache, openai: &OpenAiCache) -> Vec<Str
         let (path, url) = (openai.root.join(name), model.url().unwrap_or_default());
         remedies.push(format!("put `{url}` at `{}`", path.display()));
     }
-    for (layout, repo, [name, _]) in repositories(model) {
-        let config = if layout == Layout::Transformers { "config.json" } else { "open_clip_config.json" };
-        let cache = hub.root.display();
+    for Repository { name: repo, config, weights, .. } in model.repositories() {
+        let (name, cache) = (weights[0], hub.root.display());
         remedies.push(format!(
             "fetch `{name}` and `{config}` of `{repo}` into the hub cache `{cache}` (`hf download {repo}`)"
         ));

@@ -48,6 +48,9 @@ const OPEN_CLIP_LAYER_NAMES: &[(&str, &str)] = &[
     ("mlp.fc2", "mlp.c_proj"),
 ];
 
+/// Prefix of the text tower in open_clip's `CustomTextCLIP`, which is CLIP otherwise.
+pub(super) const CUSTOM_TEXT: &str = "text.";
+
 /// Tensors that no parameter reads: the causal mask of old files and, in ResNets, counters of training steps.
 const OPEN_CLIP_EXTRAS: &[&str] = &["attn_mask", "num_batches_tracked"];
 

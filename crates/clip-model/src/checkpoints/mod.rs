@@ -3,8 +3,8 @@
 //! | layout | files | names of the tensors |
 //! | --- | --- | --- |
 //! | [`Layout::OpenAi`] | `RN50.pt`, ... (TorchScript) | OpenAI's, attention projections in one tensor, f16 |
-//! | [`Layout::OpenClip`] | `open_clip_model.safetensors`, `.bin`, `.pt` | as OpenAI's |
-//! | [`Layout::Transformers`] | `model.safetensors`, `pytorch_model.bin` with `config.json` | Hugging Face's; this crate's own |
+//! | [`Layout::OpenClip`] | `open_clip_model.safetensors`, `.bin`, `.pt` | as OpenAI's; the text tower may stand below `text.` |
+//! | [`Layout::Transformers`] | `model.safetensors`, `pytorch_model.bin` or their index, with `config.json` | Hugging Face's; this crate's own |
 //!
 //! [`Checkpoint::open`] tells file format and layout from the content, reads or infers the configuration and refuses every
 //! tensor that is missing, left over or of another shape.
@@ -19,7 +19,7 @@ mod pretrained;
 
 use std::path::Path;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 
 use crate::config::{Activation, ClipConfig, VisionConfig};
 use crate::model::Clip;
@@ -28,7 +28,7 @@ use crate::weights::{Format, TensorFile, load_tensors};
 use crate::{Error, KeyTable};
 
 pub use architectures::{Backbone, Vision};
-pub use find::{HubCache, OpenAiCache, find};
+pub use find::{HubCache, OpenAiCache, Repository, find};
 pub use layouts::Layout;
 pub use pretrained::{Pretrained, Publisher, check_sha256};
 
@@ -61,6 +61,9 @@ impl Checkpoint {
             file.strip_prefix(wrapper);
         }
         file.check_total()?;
+        if file.tensors.keys().any(|key| key.starts_with(layouts::CUSTOM_TEXT)) {
+            file.lift_prefix(layouts::CUSTOM_TEXT)?;
+        }
         let layout = Layout::of(&file)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         let (config, preprocess) = match layout {
@@ -128,9 +131,18 @@ impl Checkpoint {
     ///
     /// Fails unless parameters and tensors match one to one, and if the file turns out damaged.
     pub fn load(&self, device: &Device) -> Result<Clip, Error> {
+        self.load_as(device, FloatDType::F32)
+    }
+
+    /// The model with towers that compute in `dtype`; every parameter is rounded to it. Pixel values and features stay f32.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Checkpoint::load`].
+    pub fn load_as(&self, device: &Device, dtype: FloatDType) -> Result<Clip, Error> {
         let clip = self.config.init(device);
         let table = self.layout.key_table(&clip);
-        load_tensors(clip, &self.file, &table)
+        load_tensors(clip, &self.file, &table, dtype)
     }
 }
 

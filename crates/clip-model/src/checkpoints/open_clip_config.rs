@@ -31,6 +31,9 @@ struct ModelCfg {
     embed_dim: usize,
     #[serde(default)]
     quick_gelu: bool,
+    // Where the text tower stands, which the tensors tell.
+    #[serde(rename = "custom_text")]
+    _custom_text: Option<bool>,
     vision_cfg: VisionCfg,
     text_cfg: TextCfg,
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::module::{ModuleMapper, Param, ParamId};
 use burn::store::ModuleSnapshot;
-use burn::tensor::{Bool, DType, Device, Int, Shape, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, FloatDType, Int, Shape, Tensor, TensorData};
 use safetensors::Dtype;
 
 use super::key_table::Place;
@@ -22,18 +22,20 @@ use crate::Error;
 /// Fails unless parameters and tensors match one to one (the table's allowed extras aside): a partly loaded model would train.
 /// The error names the file and the first key.
 pub fn load_safetensors<M: ModuleSnapshot>(module: M, path: &Path, layout: &KeyTable) -> Result<M, Error> {
-    load_tensors(module, &TensorFile::open_safetensors(path)?, layout)
+    load_tensors(module, &TensorFile::open_safetensors(path)?, layout, FloatDType::F32)
 }
 
-/// Fills `module` from an open file, as [`load_safetensors`] does.
+/// Fills `module` from an open file, as [`load_safetensors`] does, with floats of the given precision.
 pub(crate) fn load_tensors<M: ModuleSnapshot>(
     module: M,
     file: &TensorFile,
     layout: &KeyTable,
+    dtype: FloatDType,
 ) -> Result<M, Error> {
     let mut loader = Loader {
         file,
         layout,
+        dtype,
         position: Position::default(),
         read: BTreeSet::new(),
         missing: BTreeSet::new(),
@@ -59,6 +61,8 @@ pub fn key_list(path: &Path) -> Result<Vec<(String, Vec<usize>, String)>, Error>
 struct Loader<'a> {
     file: &'a TensorFile,
     layout: &'a KeyTable,
+    /// Precision of the module's floats.
+    dtype: FloatDType,
     position: Position,
     read: BTreeSet<Place>,
     missing: BTreeSet<String>,
@@ -163,7 +167,8 @@ impl ModuleMapper for Loader<'_> {
         let (id, device, shape) = target(&param);
         match self.take(&shape, "F32, F16 or BF16", floats) {
             Some(values) => {
-                let tensor = Tensor::from_data(TensorData::new(values, shape), (&device, DType::F32));
+                let tensor =
+                    Tensor::from_data(TensorData::new(values, shape), (&device, DType::from(self.dtype)));
                 param.transform_for_load(tensor, id)
             }
             None => param,

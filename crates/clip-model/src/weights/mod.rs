@@ -1,4 +1,4 @@
-//! Weight files: safetensors and torch files, loaded strictly; safetensors saved reproducibly.
+//! Weight files: safetensors and torch files, whole or in shards, loaded strictly; safetensors saved reproducibly.
 
 mod archive;
 mod expected;
@@ -6,7 +6,7 @@ mod key_table;
 mod load;
 mod pickle;
 mod save;
-mod shards;
+mod sharded;
 mod tensor_file;
 mod torch_file;
 
@@ -18,6 +18,7 @@ pub(crate) use load::load_tensors;
 pub use load::{key_list, load_safetensors};
 pub use pickle::PickleError;
 pub use save::{SaveDtype, save_safetensors};
+pub use sharded::shard_names;
 pub use tensor_file::{Format, TensorFile};
 
 /// Where a traversal stands in the module tree.

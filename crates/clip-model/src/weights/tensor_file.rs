@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use burn::store::ModuleSnapshot;
-use burn::tensor::{bf16, f16};
+use burn::tensor::{FloatDType, bf16, f16};
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensorError};
 
 use super::archive::{Region, Source};
-use super::{KeyTable, load_tensors, torch_file};
+use super::{KeyTable, load_tensors, sharded, torch_file};
 use crate::Error;
 
 /// Largest header of a safetensors file; that of Stable Diffusion's network has 0.1 MB.
@@ -36,9 +36,9 @@ pub enum Format {
 pub(crate) struct TensorInfo {
     pub dtype: Dtype,
     pub shape: Vec<usize>,
-    /// Index of the file that holds it.
-    pub(super) source: usize,
-    /// Index of the region that holds it.
+    /// Index of the shard that holds it.
+    pub(super) shard: usize,
+    /// Index of the region within the shard.
     pub(super) region: usize,
     /// First element within the region.
     pub(super) offset: u64,
@@ -46,25 +46,33 @@ pub(crate) struct TensorInfo {
     pub(super) strides: Option<Vec<usize>>,
 }
 
-/// An open weight file, or the open shards of one checkpoint: names and shapes are known, no tensor is read yet.
+/// An open weight file, or several that an index joins: names and shapes are known, no tensor is read yet.
 pub struct TensorFile {
     pub(crate) format: Format,
     pub(crate) tensors: BTreeMap<String, TensorInfo>,
-    /// The file, or the index of its shards.
-    path: PathBuf,
-    sources: Vec<Source>,
+    /// The file, or the index.
+    pub(super) path: PathBuf,
+    pub(super) shards: Vec<Shard>,
+}
+
+/// One file with tensors.
+pub(super) struct Shard {
+    source: Source,
     regions: Vec<Region>,
     /// Regions whose checksum was found right.
     verified: RefCell<BTreeSet<usize>>,
 }
 
 impl TensorFile {
-    /// Opens a file of any format, told by its first bytes; reads names and shapes only.
+    /// Opens a file of any format, told by its first bytes, or the files of an index (`*.index.json`); reads names and shapes only.
     ///
     /// # Errors
     ///
-    /// Fails if the file cannot be read, is damaged or holds more than tensors.
+    /// Fails if a file cannot be read, is damaged or holds more than tensors, or an index and its files disagree.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        if sharded::is_index(path) {
+            return sharded::open(path);
+        }
         let source = Source::open(path)?;
         let start = source.bytes(0, source.len.min(16))?.unwrap_or_default();
         if start.starts_with(torch_file::ZIP_MAGIC) {
@@ -101,7 +109,7 @@ impl TensorFile {
             let (first, end) = info.data_offsets;
             let (dtype, shape, region) = (info.dtype, info.shape.clone(), regions.len());
             regions.push(Region { start: start + first as u64, len: (end - first) as u64, checksum: None });
-            tensors.insert(key, TensorInfo { dtype, shape, source: 0, region, offset: 0, strides: None });
+            tensors.insert(key, TensorInfo { dtype, shape, shard: 0, region, offset: 0, strides: None });
         }
         Ok(Self::new(Format::SafeTensors, source, tensors, regions))
     }
@@ -113,17 +121,13 @@ impl TensorFile {
         regions: Vec<Region>,
     ) -> Self {
         let path = source.path.clone();
-        TensorFile { format, tensors, path, sources: vec![source], regions, verified: RefCell::default() }
+        let shards = vec![Shard { source, regions, verified: RefCell::default() }];
+        TensorFile { format, tensors, path, shards }
     }
 
-    /// The file, or the index of its shards.
+    /// The file, or the index.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// The kind of file.
-    pub fn format(&self) -> Format {
-        self.format
     }
 
     /// Names and shapes in alphabetical order.
@@ -136,30 +140,18 @@ impl TensorFile {
         self.tensors.get(key).map(|tensor| &tensor.shape[..])
     }
 
-    /// Fills `module` with the tensors, as [`crate::load_safetensors`] does.
+    /// Fills `module` with the tensors as floats of the given precision.
     ///
     /// # Errors
     ///
     /// Fails unless parameters and tensors match one to one, and if the file turns out damaged.
-    pub fn load<M: ModuleSnapshot>(&self, module: M, layout: &KeyTable) -> Result<M, Error> {
-        load_tensors(module, self, layout)
-    }
-
-    /// The same tensors under another path in errors.
-    pub(super) fn named(self, path: &Path) -> Self {
-        TensorFile { path: path.to_owned(), ..self }
-    }
-
-    /// Takes in the tensors of another file, which have other names.
-    pub(super) fn append(&mut self, other: TensorFile) {
-        let (source, region) = (self.sources.len(), self.regions.len());
-        for (key, mut tensor) in other.tensors {
-            tensor.source += source;
-            tensor.region += region;
-            self.tensors.insert(key, tensor);
-        }
-        self.sources.extend(other.sources);
-        self.regions.extend(other.regions);
+    pub fn load<M: ModuleSnapshot>(
+        &self,
+        module: M,
+        layout: &KeyTable,
+        dtype: FloatDType,
+    ) -> Result<M, Error> {
+        load_tensors(module, self, layout, dtype)
     }
 
     /// Takes a prefix off every key if all of them have it.
@@ -170,6 +162,28 @@ impl TensorFile {
         }
     }
 
+    /// Takes a prefix off the keys that have it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a key is there with and without it.
+    pub(crate) fn lift_prefix(&mut self, prefix: &str) -> Result<(), Error> {
+        for (key, tensor) in std::mem::take(&mut self.tensors) {
+            let lifted = key.strip_prefix(prefix).unwrap_or(&key).to_owned();
+            if self.tensors.insert(lifted, tensor).is_some() {
+                let (path, found) = (self.path().to_owned(), format!("there with and without `{prefix}`"));
+                return Err(Error::Tensor {
+                    path,
+                    key,
+                    field: "name",
+                    expected: "one of them".to_owned(),
+                    found,
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses a file whose tensors together are far larger than itself; only shared regions make that possible.
     pub(crate) fn check_total(&self) -> Result<(), Error> {
         let sizes = self.tensors.values().map(|tensor| {
@@ -178,7 +192,7 @@ impl TensorFile {
             elements.checked_mul(tensor.dtype.bitsize() as u64 / 8)
         });
         let claimed = sizes.sum::<Option<u64>>();
-        let len = self.sources.iter().map(|source| source.len).sum::<u64>();
+        let len = self.shards.iter().map(|shard| shard.source.len).fold(0, u64::saturating_add);
         match claimed {
             Some(claimed) if claimed <= len.saturating_mul(MAX_SHARING) => Ok(()),
             _ => Err(Error::OverlappingTensors { path: self.path().to_owned(), len }),
@@ -187,15 +201,16 @@ impl TensorFile {
 
     /// The tensor's bytes, row-major and little-endian.
     pub(super) fn read(&self, tensor: &TensorInfo) -> Result<Vec<u8>, Error> {
-        let (source, region) = (&self.sources[tensor.source], &self.regions[tensor.region]);
+        let Shard { source, regions, verified } = &self.shards[tensor.shard];
+        let region = &regions[tensor.region];
         let size = tensor.dtype.bitsize() / 8;
         let count: usize = tensor.shape.iter().product();
         if tensor.strides.is_none() && (count * size) as u64 == region.len {
             let bytes = source.region(region)?;
-            self.verified.borrow_mut().insert(tensor.region);
+            verified.borrow_mut().insert(tensor.region);
             return Ok(bytes);
         }
-        if self.verified.borrow_mut().insert(tensor.region) {
+        if verified.borrow_mut().insert(tensor.region) {
             source.verify(region)?;
         }
         // Elements that the strides reach; the offset and they were checked against the region when the file was opened.

@@ -179,7 +179,7 @@ fn place(source: &Source, record: &TensorRecord<'_>, storages: &Storages) -> Res
     }
     let is_row_major = count == 0 || is_row_major(&shape, &strides);
     let strides = (!is_row_major).then_some(strides);
-    Ok(TensorInfo { dtype: record.dtype, shape, source: 0, region, offset, strides })
+    Ok(TensorInfo { dtype: record.dtype, shape, shard: 0, region, offset, strides })
 }
 
 fn is_row_major(shape: &[usize], strides: &[usize]) -> bool {

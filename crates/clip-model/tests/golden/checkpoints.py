@@ -10,6 +10,7 @@ beside. Weights are f16 values in every file, so all layouts of a model have the
 torch 2.9.0, transformers 5.24.0, open_clip 3.3.0, safetensors 0.8.0. Run in this folder.
 """
 
+import copy
 import gzip
 import json
 import os
@@ -17,7 +18,7 @@ import sys
 
 import open_clip
 import torch
-from open_clip.model import CLIP, convert_weights_to_fp16
+from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict, convert_weights_to_fp16
 from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel
@@ -144,7 +145,7 @@ def transformers_model(model, config):
         },
         vision_config={
             "hidden_size": vision["width"], "intermediate_size": int(vision["width"] * vision.get("mlp_ratio", 4)),
-            "num_hidden_layers": vision["layers"], "num_attention_heads": vision["width"] // 64, "hidden_act": act,
+            "num_hidden_layers": vision["layers"], "num_attention_heads": vision["width"] // vision.get("head_width", 64), "hidden_act": act,
             "image_size": vision["image_size"], "patch_size": vision["patch_size"], "projection_dim": config["embed_dim"],
         },
         projection_dim=config["embed_dim"],
@@ -180,6 +181,15 @@ def transformers_embeddings(model, pixels, ids):
         return {"image_embeds": out.image_embeds, "text_embeds": out.text_embeds, "logits": logits}
 
 
+def low_precision(model, pixels, ids):
+    """What PyTorch gives with parameters and pixels in bf16 and f16."""
+    out = {}
+    for name, dtype in [("bf16", torch.bfloat16), ("f16", torch.float16)]:
+        low = embeddings(copy.deepcopy(model).to(dtype), pixels.to(dtype), ids)
+        out |= {f"{key}.{name}": tensor.float() for key, tensor in low.items()}
+    return out
+
+
 def small():
     text = {"context_length": 8, "vocab_size": 50, "width": 64, "heads": 1, "layers": 1, "mlp_ratio": 0.25}
     vit = {
@@ -200,6 +210,7 @@ def small():
         inputs = {"pixel_values": pixels, "input_ids": ids}
         expected = embeddings(model, pixels, ids)
         save_file(inputs | expected, f"{folder}/expected.safetensors")
+        save_file(low_precision(model, pixels, ids), f"{folder}/low_precision.safetensors")
         save_torchscript(model, config, f"{folder}/openai.pt")
         drop_debug_records(f"{folder}/openai.pt")
         state = halves(model.state_dict())
@@ -226,6 +237,43 @@ def small():
             "vision_model.embeddings.position_ids": torch.arange(rows)[None],
         }
         torch.save(halves(hf.state_dict()) | buffers, f"{folder}/transformers/pytorch_model.bin")
+
+
+def tiny():
+    """Checkpoints in several files, and the text tower below `text.` as in open_clip's CustomTextCLIP."""
+    config = {
+        "embed_dim": 8, "quick_gelu": True,
+        "text_cfg": {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 2, "mlp_ratio": 4},
+        "vision_cfg": {"image_size": 12, "layers": 2, "width": 16, "head_width": 8, "patch_size": 4, "mlp_ratio": 4},
+    }
+    model = random_model(config, 3)
+    pixels, ids = torch.randn(2, 3, 12, 12), torch.randint(0, 48, (2, 8))
+    ids[0, 4:], ids[1, 7] = 49, 49
+    expected = {"pixel_values": pixels, "input_ids": ids} | embeddings(model, pixels, ids)
+    folders = {name: f"checkpoints/{name}" for name in ("sharded", "sharded_bin", "custom_text")}
+    for folder in folders.values():
+        os.makedirs(folder, exist_ok=True)
+
+    hf = transformers_model(model, config)
+    torch.testing.assert_close(transformers_embeddings(hf, pixels, ids), {k: expected[k] for k in list(expected)[2:]})
+    hf = hf.half()
+    hf.save_pretrained(folders["sharded"], max_shard_size="16KB")
+    save_file(expected, f"{folders['sharded']}/expected.safetensors")
+    # transformers 5 writes safetensors only; its files before had the same index beside pickles.
+    state = {key: tensor.clone() for key, tensor in hf.state_dict().items()}
+    names = {key: f"pytorch_model-0000{1 + index * 2 // len(state)}-of-00002.bin" for index, key in enumerate(state)}
+    for name in set(names.values()):
+        torch.save({key: state[key] for key in state if names[key] == name}, f"{folders['sharded_bin']}/{name}")
+    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    index = {"metadata": {"total_size": size}, "weight_map": names}
+    write_json(index, f"{folders['sharded_bin']}/pytorch_model.bin.index.json")
+    hf.config.save_pretrained(folders["sharded_bin"])
+
+    custom = CustomTextCLIP(**config).eval()
+    custom.load_state_dict(convert_to_custom_text_state_dict(model.state_dict()))
+    torch.testing.assert_close(embeddings(custom, pixels, ids), {k: expected[k] for k in list(expected)[2:]})
+    save_file(halves(custom.state_dict()), f"{folders['custom_text']}/open_clip_model.safetensors")
+    write_json(open_clip_config(config | {"custom_text": True}), f"{folders['custom_text']}/open_clip_config.json")
 
 
 def write_tokenizer(folder):
@@ -278,3 +326,4 @@ if sys.argv[1:2] == ["full"]:
     full(sys.argv[2], sys.argv[3:split], sys.argv[split + 1:])
 else:
     small()
+    tiny()

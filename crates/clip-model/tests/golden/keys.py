@@ -66,22 +66,23 @@ def write_clip(name, **config):
 
 
 for name, model_name in [
-    ("rn50", "RN50"), ("rn101", "RN101"), ("rn50x4", "RN50x4"),
-    ("vit_b_32", "ViT-B-32"), ("vit_b_16", "ViT-B-16"), ("vit_l_14", "ViT-L-14"),
+    ("rn50", "RN50"), ("rn101", "RN101"), ("rn50x4", "RN50x4"), ("rn50x16", "RN50x16"), ("rn50x64", "RN50x64"),
+    ("vit_b_32", "ViT-B-32"), ("vit_b_16", "ViT-B-16"), ("vit_l_14", "ViT-L-14"), ("vit_l_14_336", "ViT-L-14-336"),
 ]:
     write_open_clip(name, model_name)
 
 write_clip("clip_vit_base_patch32")
 write_clip("clip_vit_base_patch16", vision_config={"patch_size": 16})
-write_clip(
-    "clip_vit_large_patch14",
-    text_config={"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "projection_dim": 768},
-    vision_config={
-        "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24,
-        "patch_size": 14, "projection_dim": 768,
-    },
-    projection_dim=768,
-)
+for name, image_size in [("clip_vit_large_patch14", 224), ("clip_vit_large_patch14_336", 336)]:
+    write_clip(
+        name,
+        text_config={"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "projection_dim": 768},
+        vision_config={
+            "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24,
+            "patch_size": 14, "projection_dim": 768, "image_size": image_size,
+        },
+        projection_dim=768,
+    )
 
 # The text encoder of Stable Diffusion 2; published files put it below text_model.
 with torch.device("meta"):

@@ -232,7 +232,7 @@ fn open_clip_config_of_another_model_is_refused() {
     }
     let dir = folder(&["vit/open_clip_pytorch_model.bin", "vit/open_clip_config.json"]);
     let config = dir.path().join("open_clip_config.json");
-    edit(&config, "\"embed_dim\"", "\"custom_text\": true, \"embed_dim\"");
+    edit(&config, "\"embed_dim\"", "\"multimodal_cfg\": {}, \"embed_dim\"");
     assert!(matches!(Checkpoint::open(dir.path(), None).err().unwrap(), Error::Json { .. }));
 }
 

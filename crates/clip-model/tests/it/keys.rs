@@ -38,13 +38,16 @@ fn clip(backbone: &str) -> Clip {
 }
 
 /// Backbones of both of open_clip's and OpenAI's files with their key lists.
-const OPEN_CLIP: [(&str, &str); 6] = [
+const OPEN_CLIP: [(&str, &str); 9] = [
     ("RN50", "rn50"),
     ("RN101", "rn101"),
     ("RN50x4", "rn50x4"),
+    ("RN50x16", "rn50x16"),
+    ("RN50x64", "rn50x64"),
     ("ViT-B/32", "vit_b_32"),
     ("ViT-B/16", "vit_b_16"),
     ("ViT-L/14", "vit_l_14"),
+    ("ViT-L/14@336px", "vit_l_14_336"),
 ];
 
 #[test]
@@ -83,6 +86,7 @@ fn transformers_files_have_the_expected_keys() {
         ("ViT-B/32", "clip_vit_base_patch32"),
         ("ViT-B/16", "clip_vit_base_patch16"),
         ("ViT-L/14", "clip_vit_large_patch14"),
+        ("ViT-L/14@336px", "clip_vit_large_patch14_336"),
     ] {
         let clip = clip(backbone);
         let rows = list(&format!("{name}.keys.tsv"));

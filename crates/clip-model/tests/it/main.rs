@@ -4,11 +4,14 @@
 mod checkpoints;
 mod config;
 mod decode;
+mod fetch;
 mod golden;
 mod hostile;
 mod keys;
 mod parity;
+mod precision;
 mod preprocess;
+mod sharded;
 mod tokenizer;
 mod torch_files;
 mod weights;

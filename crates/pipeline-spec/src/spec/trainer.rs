@@ -373,6 +373,10 @@ pub struct OptimizerSpec {
     pub warmup_epochs: u32,
     /// Images in a step; the last, smaller batch of a pass is used, never dropped.
     pub batch_size: u32,
+    /// Images that go through the model together; the step sums their gradients, so that memory holds one such part at a time.
+    /// Absent: all of the step. Sums in another order round otherwise, so it is part of the result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_batch_size: Option<u32>,
     /// Learning rate of the classifier, and of the latent branch where it is trained.
     pub learning_rate: f64,
     /// Learning rate at the end of the schedule.
@@ -420,6 +424,10 @@ impl FineTuneSpec {
         let o = &self.optimizer;
         expect(o.epochs > 0, "method.optimizer.epochs", "at least 1", o.epochs)?;
         expect(o.batch_size > 0, "method.optimizer.batch_size", "at least 1", o.batch_size)?;
+        if let Some(micro) = o.micro_batch_size {
+            let (field, expected) = ("method.optimizer.micro_batch_size", "between 1 and `batch_size`");
+            expect((1..=o.batch_size).contains(&micro), field, expected, micro)?;
+        }
         expect(o.learning_rate > 0.0, "method.optimizer.learning_rate", "a number > 0", o.learning_rate)?;
         expect(
             o.layer_decay > 0.0 && o.layer_decay <= 1.0,

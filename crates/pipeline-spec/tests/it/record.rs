@@ -56,6 +56,19 @@ fn a_checkpoint_digest_covers_names_and_contents_and_not_the_card() {
 }
 
 #[test]
+fn a_checkpoint_digest_covers_weights_of_every_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    for name in ["RN50.pt", "pytorch_model.bin", "vit_b_32.pth", "v1-5.ckpt", "bpe_simple_vocab_16e6.txt.gz"]
+    {
+        write(name, "weights");
+        let first = checkpoint_digest(folder.path()).unwrap();
+        write(name, "other");
+        assert_ne!(checkpoint_digest(folder.path()).unwrap(), first, "{name}");
+    }
+}
+
+#[test]
 fn an_empty_checkpoint_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let message = checkpoint_digest(folder.path()).unwrap_err().to_string();

@@ -10,7 +10,7 @@
 mod infer;
 mod names;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 use clip_model::{KeyTable, TensorFile, TextConfig, Tokenizer};
 use std::path::Path;
 
@@ -125,9 +125,9 @@ impl SingleFile {
     pub fn load(self, device: &Device) -> Result<StableDiffusion, Error> {
         let [text, unet, vae] = self.key_tables();
         let Self { file, parts, .. } = self;
-        let text_encoder = file.load(parts.text.init(device), &text)?;
-        let unet = file.load(parts.unet.init(device)?, &unet)?;
-        let vae = file.load(parts.vae.init(device)?, &vae)?;
+        let text_encoder = file.load(parts.text.init(device), &text, FloatDType::F32)?;
+        let unet = file.load(parts.unet.init(device)?, &unet, FloatDType::F32)?;
+        let vae = file.load(parts.vae.init(device)?, &vae, FloatDType::F32)?;
         Ok(parts.assemble(unet, vae, text_encoder, device))
     }
 }

@@ -1,5 +1,6 @@
 //! Fine-tuning of the image encoder: FLIER and its controls.
 
+pub mod accumulate;
 pub mod batch;
 pub mod plan;
 pub mod run;

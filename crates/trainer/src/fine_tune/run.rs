@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
-use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use flier_model::{EpochSummary, FlierModel, loss};
 use pipeline_spec::spec::{FineTuneSpec, GeneratedUse, Select};
 
+use super::accumulate::{Accumulated, accumulate, scalar};
 use super::batch::{Views, latents};
 use super::plan::{Pass, PassKind, batches, passes, rate_of};
 use super::state::{self, Progress, State};
@@ -201,15 +201,10 @@ impl<'a> Runner<'a> {
     /// One step on the samples at `batch`.
     fn step(&mut self, pass: Pass, batch: &[usize], num_steps: usize) -> Result<(), Error> {
         let spec = self.training.spec;
-        let views = self.training.views(pass.kind);
         let rate = rate_of(&spec.optimizer, pass, num_steps, self.progress.step as usize);
-        let pixel_values = views.pixel_values(batch, Some(pass), &self.autodiff);
-        let classes = self.model.config().num_classes;
-        let targets =
-            loss::smoothed_targets(&views.labels(batch), classes, spec.label_smoothing, &self.autodiff);
-        let image_loss = loss::cross_entropy(self.model.image_logits(pixel_values), targets.clone());
-        let (total, latent_loss) = self.with_latent_loss(pass, batch, image_loss, targets)?;
-        let value = scalar(total.clone())?;
+        let micro_batch_size = spec.optimizer.micro_batch_size.map_or(batch.len(), |size| size as usize);
+        let Accumulated { gradients, loss: value, latent_loss } =
+            accumulate(&self.model, batch, micro_batch_size, |part| self.loss(pass, part))?;
         if !value.is_finite() {
             return Err(Error::Diverged {
                 loss: value,
@@ -219,7 +214,6 @@ impl<'a> Runner<'a> {
                 learning_rate: rate,
             });
         }
-        let gradients = GradientsParams::from_grads(total.backward(), &self.model);
         self.model = self.optimizer.step(self.model.clone(), gradients, rate);
         if let Some(decay) = spec.ema_decay {
             let current = self.image_parameters();
@@ -242,7 +236,18 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// The step's loss, and the latent branch's cross entropy in it (0 without one).
+    /// The mean loss of samples, and the latent branch's cross entropy in it (0 without one).
+    fn loss(&self, pass: Pass, batch: &[usize]) -> Result<(Tensor<1>, f64), Error> {
+        let views = self.training.views(pass.kind);
+        let pixel_values = views.pixel_values(batch, Some(pass), &self.autodiff);
+        let classes = self.model.config().num_classes;
+        let smoothing = self.training.spec.label_smoothing;
+        let targets = loss::smoothed_targets(&views.labels(batch), classes, smoothing, &self.autodiff);
+        let image_loss = loss::cross_entropy(self.model.image_logits(pixel_values), targets.clone());
+        self.with_latent_loss(pass, batch, image_loss, targets)
+    }
+
+    /// The loss with the latent branch's.
     fn with_latent_loss(
         &self,
         pass: Pass,
@@ -373,8 +378,4 @@ fn check_finite(model: &FlierModel) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-fn scalar(tensor: Tensor<1>) -> Result<f64, Error> {
-    Ok(to_vec(tensor)?.first().copied().map_or(f64::NAN, f64::from))
 }

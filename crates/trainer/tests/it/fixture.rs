@@ -390,6 +390,7 @@ pub fn fine_tune_spec() -> FineTuneSpec {
             epochs: 2,
             warmup_epochs: 1,
             batch_size: 2,
+            micro_batch_size: None,
             learning_rate: 1e-3,
             min_learning_rate: 1e-6,
             weight_decay: 0.05,

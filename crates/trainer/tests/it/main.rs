@@ -1,5 +1,6 @@
 //! Integration tests of `trainer`.
 
+mod accumulate;
 mod binary;
 mod fixture;
 mod frozen;
