@@ -1,4 +1,4 @@
-//! `bench`: the towers beside PyTorch's, in one command.
+//! `bench`: the networks beside PyTorch's, in one command.
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -9,18 +9,24 @@ use std::time::Duration;
 
 use crate::{terminal, workspace};
 
-/// Name of a case and what it is.
-const CASES: [(&str, &str); 5] = [
+/// Cases of CLIP's towers: name and what it is.
+const TOWERS: &[(&str, &str)] = &[
     ("vit-forward", "ViT-B/16, forward, batch 8"),
     ("rn50-forward", "RN50, forward, batch 16"),
     ("vit-step", "ViT-B/16, forward and backward, batch 8"),
     ("rn50-step", "RN50, forward and backward, batch 16"),
     ("text-forward", "text tower, forward, batch 64"),
 ];
+/// Cases of Stable Diffusion 2.1-base.
+const SD: &[(&str, &str)] = &[
+    ("unet", "UNet, two latents of 64x64"),
+    ("vae-decode", "decoder, one image of 512 pixels"),
+    ("text", "text encoder, two prompts"),
+];
 /// Between two passes: threads of the last one stop spinning.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// Time full-size towers beside their reference implementations; prints a Markdown table
+/// Time full-size networks beside their reference implementations; prints a Markdown table
 ///
 /// Every program is a process of its own and runs one pass at a time, in turns: what else the machine does meets all alike.
 /// Times are medians; the ratio is the reference's time by ours, so more is better. Memory is the largest resident size.
@@ -29,7 +35,7 @@ pub struct Bench {
     /// What is timed
     #[arg(value_enum)]
     model: Model,
-    /// Python with torch and open_clip
+    /// Python with torch, and open_clip or diffusers and transformers
     #[arg(long, default_value = "python3")]
     python: PathBuf,
     /// Passes of each program
@@ -38,11 +44,11 @@ pub struct Bench {
     /// Threads of each program
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// Device of the towers
+    /// Device of the networks
     #[arg(long, default_value = "cpu")]
     device: String,
     /// Cases, all of them by default
-    #[arg(long, value_name = "NAME", value_delimiter = ',', default_values_t = CASES.map(|(name, _)| name.to_owned()))]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
     cases: Vec<String>,
     /// Time ONNX Runtime as well on the forward cases of images; `--python` needs onnx and onnxruntime then
     #[arg(long)]
@@ -54,23 +60,43 @@ pub struct Bench {
 enum Model {
     /// The towers of CLIP
     Towers,
+    /// The networks of Stable Diffusion
+    Sd,
+}
+
+impl Model {
+    fn cases(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Model::Towers => TOWERS,
+            Model::Sd => SD,
+        }
+    }
+
+    /// The crate with both sides, and their name.
+    fn programs(self) -> (&'static str, &'static str) {
+        match self {
+            Model::Towers => ("clip-model", "time_towers"),
+            Model::Sd => ("sd-model", "time_sd"),
+        }
+    }
 }
 
 impl Bench {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let Model::Towers = self.model;
-        let names = CASES.map(|(name, _)| name);
+        let names: Vec<&str> = self.model.cases().iter().map(|(name, _)| *name).collect();
         if let Some(unknown) = self.cases.iter().find(|case| !names.contains(&case.as_str())) {
             bail!("no case `{unknown}`; there are {}", names.join(", "));
         }
         let ours = self.build()?;
-        let script = workspace::root().join("crates/clip-model/tests/scale/time_towers.py");
+        let (package, program) = self.model.programs();
+        let script = workspace::root().join(format!("crates/{package}/tests/scale/{program}.py"));
         terminal::print(
             "| case | PyTorch s | ours s | ratio | CPU time ratio | ONNX Runtime s | PyTorch MiB | ours MiB |",
         );
         terminal::print("|---|---|---|---|---|---|---|---|");
-        for (name, what) in CASES.into_iter().filter(|(name, _)| self.cases.iter().any(|case| case == name)) {
+        let is_asked = |name: &str| self.cases.is_empty() || self.cases.iter().any(|case| case == name);
+        for &(name, what) in self.model.cases().iter().filter(|(name, _)| is_asked(name)) {
             let mut reference = Command::new(&self.python);
             reference.arg(&script).arg(name);
             let mut port = Command::new(&ours);
@@ -105,22 +131,23 @@ impl Bench {
 
     /// Builds the example that runs our side; gives its path.
     fn build(&self) -> anyhow::Result<PathBuf> {
+        let (package, program) = self.model.programs();
         let mut build = workspace::cargo();
-        build.args(["build", "--release", "--package", "clip-model", "--example", "time_towers"]);
+        build.args(["build", "--release", "--package", package, "--example", program]);
         build.args(["--message-format", "json-render-diagnostics"]);
         if self.device.starts_with("tch") {
             build.args(["--features", "backend/tch"]);
         }
         let output = build.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
         if !output.status.success() {
-            bail!("cannot build the towers; the messages are above");
+            bail!("cannot build the networks; the messages are above");
         }
         let executable = output.stdout.split(|byte| *byte == b'\n').find_map(|line| {
             let message: serde_json::Value = serde_json::from_slice(line).ok()?;
-            let is_ours = message.pointer("/target/name")?.as_str()? == "time_towers";
+            let is_ours = message.pointer("/target/name")?.as_str()? == program;
             is_ours.then(|| message.get("executable")?.as_str().map(PathBuf::from))?
         });
-        executable.context("cargo named no program `time_towers`")
+        executable.with_context(|| format!("cargo named no program `{program}`"))
     }
 
     fn start(&self, mut command: Command) -> anyhow::Result<Program> {

@@ -1,6 +1,6 @@
 //! Compares full-size towers with the references that `tests/scale/parity.py` writes; prints a Markdown table.
 //!
-//! Usage: `parity FOLDER`, a folder of folders with a checkpoint and `reference.safetensors` each.
+//! Usage: `parity FOLDER [BACKBONE...]`, a folder of folders with a checkpoint and `reference.safetensors` each.
 //! Embeddings: largest relative error of a row, `|ours - reference| / |reference|` (Euclidean). Gradients of one training step:
 //! largest relative error of a layer's gradient norm. With `--precision bf16` or `f16` the towers compute in it, the references stay
 //! f32, and no step is made.
@@ -52,6 +52,8 @@ impl Precision {
 struct Args {
     /// Folder that `parity.py` wrote.
     folder: PathBuf,
+    /// The backbones to compare, by open_clip's names; all if none is named.
+    backbones: Vec<String>,
     /// Where the towers run.
     #[arg(long, default_value = "cpu")]
     device: backend::DeviceSpec,
@@ -68,7 +70,13 @@ fn main() -> anyhow::Result<()> {
         .with_context(|| format!("cannot read `{}`", args.folder.display()))?
         .map(|entry| Ok(entry?.path()))
         .collect::<std::io::Result<_>>()?;
-    folders.retain(|folder| folder.join("reference.safetensors").is_file());
+    folders.retain(|folder| {
+        // `ViT-B-32-open_clip` is a ViT-B-32.
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let backbone = name.rsplit_once('-').map_or(&*name, |(backbone, _)| backbone);
+        let is_asked = args.backbones.is_empty() || args.backbones.iter().any(|asked| asked == backbone);
+        is_asked && folder.join("reference.safetensors").is_file()
+    });
     folders.sort();
     ensure!(!folders.is_empty(), "no references in `{}`; run `parity.py` first", args.folder.display());
     println!("| checkpoint | image | text | logits | loss | gradient norms (layers) | s |");

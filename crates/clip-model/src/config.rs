@@ -211,8 +211,17 @@ impl TextConfig {
             fill(&mut value, text_defaults());
         }
         let config: TextConfig = parse_json(path, what, value)?;
-        config.check(&Checker { path, prefix: "" })?;
+        config.validate(path)?;
         Ok(config)
+    }
+
+    /// Checks that the fields fit each other; `path` is the file that an error names.
+    ///
+    /// # Errors
+    ///
+    /// Fails if they describe no possible model.
+    pub fn validate(&self, path: &Path) -> Result<(), Error> {
+        self.check(&Checker { path, prefix: "" })
     }
 
     fn check(&self, checker: &Checker<'_>) -> Result<(), Error> {

@@ -24,7 +24,8 @@ mod vision_transformer;
 mod weights;
 
 pub use checkpoints::{
-    Backbone, Checkpoint, HubCache, Layout, OpenAiCache, Pretrained, Publisher, Repository, Vision, find,
+    Backbone, Checkpoint, HubCache, Layout, OpenAiCache, Pretrained, Publisher, Repository, Vision,
+    check_sha256, find,
 };
 pub use config::{
     Activation, ClipConfig, ModifiedResNetConfig, TextConfig, VisionConfig, VisionTransformerConfig,
@@ -41,6 +42,6 @@ pub use tokenizer::Tokenizer;
 pub use tokenizer_training::train_bpe;
 pub use vision_transformer::{VisionEmbeddings, VisionTransformer};
 pub use weights::{
-    ArchiveError, Format, KeyTable, PickleError, SaveDtype, expected_keys, key_list, load_safetensors,
-    save_safetensors, shard_names,
+    ArchiveError, Format, KeyTable, PickleError, SaveDtype, TensorFile, expected_keys, key_list,
+    load_safetensors, save_safetensors, shard_names,
 };

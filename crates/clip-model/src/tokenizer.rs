@@ -85,6 +85,12 @@ impl Tokenizer {
         self
     }
 
+    /// The same tokenizer padding with another token than its files name, such as 0 (`!`) for Stable Diffusion 2.
+    pub fn with_pad_token_id(mut self, pad_token_id: u32) -> Self {
+        self.pad_token_id = pad_token_id;
+        self
+    }
+
     /// Writes `vocab.json`, `merges.txt` and `tokenizer_config.json` into an existing folder.
     ///
     /// # Errors

@@ -36,7 +36,7 @@ pub fn parts(
         return Ok(Some(writer));
     }
     let folder = model::folder(&spec.checkpoint, settings)?;
-    let model = StableDiffusion::from_folder(&folder, settings.device)?;
+    let model = StableDiffusion::from_path(&folder, settings.device)?;
     let scale = model.vae_config.scale();
     if !(spec.image_size as usize).is_multiple_of(scale) {
         let multiple = scale as u32;

@@ -38,7 +38,7 @@ pub fn parts(
     }
     let folder = model::folder(&spec.checkpoint, settings)?;
     let options = spec.options.clone().unwrap_or_default();
-    let model = StableDiffusion::from_folder(&folder, settings.device)?;
+    let model = StableDiffusion::from_path(&folder, settings.device)?;
     let model = model::set_up(model, model::class_of(spec.scheduler), &options)?;
     let mut generator = Generator::new(spec, &options, &model, settings.batch)?;
     let cut = generator.cut_prompts(&prompts)?;

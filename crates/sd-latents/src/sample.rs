@@ -52,7 +52,7 @@ pub struct Request {
 ///
 /// Fails if the checkpoint, the noise or a setting cannot be used, the latent is not finite, or a file cannot be written.
 pub fn sample(request: &Request, device: &Device) -> Result<(), Error> {
-    let model = StableDiffusion::from_folder(&request.weights, device)?;
+    let model = StableDiffusion::from_path(&request.weights, device)?;
     let class = match request.scheduler {
         Some(scheduler) => model::class_of(scheduler),
         None => model.scheduler.config().class()?,

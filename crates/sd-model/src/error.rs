@@ -65,6 +65,35 @@ pub enum Error {
         /// The sampler.
         scheduler: &'static str,
     },
+    /// A folder or a file lacks a part of the model.
+    #[error("`{}` has no {component}: expected {expected}; fetch the whole checkpoint again", path.display())]
+    MissingComponent {
+        /// The folder or the file.
+        path: PathBuf,
+        /// The part, by its name in diffusers.
+        component: &'static str,
+        /// Where it would be.
+        expected: String,
+    },
+    /// The file name of a single-file checkpoint does not tell what its UNet predicts.
+    #[error(
+        "`{}` is a Stable Diffusion 2 checkpoint whose name is not a published one, so it may predict noise or velocity; \
+         put its `{expected}` beside it", path.display()
+    )]
+    UnknownPrediction {
+        /// The file.
+        path: PathBuf,
+        /// The file that would tell.
+        expected: &'static str,
+    },
+    /// No published checkpoint of this name.
+    #[error("unknown checkpoint `{name}`; known: {}", known.join(", "))]
+    UnknownCheckpoint {
+        /// The name.
+        name: String,
+        /// The known names.
+        known: Vec<String>,
+    },
     /// No prompt was given.
     #[error("no prompt to encode: give at least one, an empty text is allowed")]
     NoPrompt,

@@ -8,67 +8,148 @@
 //! unet/config.json          unet/diffusion_pytorch_model.safetensors
 //! vae/config.json           vae/diffusion_pytorch_model.safetensors
 //! ```
+//!
+//! Weights may also be torch files (`pytorch_model.bin`, `diffusion_pytorch_model.bin`), shards with an index
+//! (`*.safetensors.index.json`) and, where no full precision is there, the variant `fp16` (`*.fp16.safetensors`).
 
 use burn::tensor::Device;
-use clip_model::{Cleaning, SaveDtype, TextConfig, Tokenizer};
+use clip_model::{Cleaning, SaveDtype, TextConfig, TextTransformer, Tokenizer};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::fs::DirEntry;
+use std::path::{Path, PathBuf};
 
 use crate::config::{Fields, write_json};
 use crate::sampler::StableDiffusion;
-use crate::weights::{load_text_encoder, save_text_encoder};
-use crate::{AutoencoderKlConfig, Error, Scheduler, UNet2DConditionConfig};
+use crate::weights::{
+    DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS, load_text_encoder, open_weights, save_text_encoder,
+};
+use crate::{
+    AutoencoderKl, AutoencoderKlConfig, Error, Scheduler, SingleFile, UNet2DCondition, UNet2DConditionConfig,
+};
 
 const MODEL_INDEX: &str = "model_index.json";
-const SCHEDULER_CONFIG: &str = "scheduler/scheduler_config.json";
-const TEXT_CONFIG: &str = "text_encoder/config.json";
+pub(crate) const SCHEDULER_CONFIG: &str = "scheduler/scheduler_config.json";
+pub(crate) const TEXT_CONFIG: &str = "text_encoder/config.json";
 const TEXT_WEIGHTS: &str = "text_encoder/model.safetensors";
-const UNET_CONFIG: &str = "unet/config.json";
+pub(crate) const UNET_CONFIG: &str = "unet/config.json";
 const UNET_WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
-const VAE_CONFIG: &str = "vae/config.json";
+pub(crate) const VAE_CONFIG: &str = "vae/config.json";
 const VAE_WEIGHTS: &str = "vae/diffusion_pytorch_model.safetensors";
-const TOKENIZER: &str = "tokenizer";
+pub(crate) const TOKENIZER: &str = "tokenizer";
 const TOKENIZER_CONFIG: &str = "tokenizer/tokenizer_config.json";
 
+/// What a model is before its weights are read.
+pub(crate) struct Parts {
+    pub unet: UNet2DConditionConfig,
+    pub vae: AutoencoderKlConfig,
+    pub text: TextConfig,
+    pub scheduler: Scheduler,
+    pub tokenizer: Tokenizer,
+}
+
+impl Parts {
+    /// Reads the configurations of a diffusers folder.
+    fn read(dir: &Path) -> Result<Self, Error> {
+        Fields::read(&dir.join(MODEL_INDEX))?.only("_class_name", &[json!("StableDiffusionPipeline")])?;
+        for component in ["scheduler", "text_encoder", TOKENIZER, "unet", "vae"] {
+            if !dir.join(component).is_dir() {
+                let expected = format!("the folder `{component}`");
+                return Err(Error::MissingComponent { path: dir.to_owned(), component, expected });
+            }
+        }
+        let parts = Self {
+            unet: UNet2DConditionConfig::from_file(&dir.join(UNET_CONFIG))?,
+            vae: AutoencoderKlConfig::from_file(&dir.join(VAE_CONFIG))?,
+            text: TextConfig::from_file(&dir.join(TEXT_CONFIG))?,
+            scheduler: Scheduler::from_file(&dir.join(SCHEDULER_CONFIG))?,
+            tokenizer: Tokenizer::from_folder(&dir.join(TOKENIZER))?,
+        };
+        parts.check(&dir.join(UNET_CONFIG), &dir.join(TEXT_CONFIG))?;
+        Ok(parts)
+    }
+
+    /// Fails if the UNet does not take the latents of the autoencoder and the tokens of the text encoder, or the text
+    /// encoder not those of the tokenizer; `unet` and `text` are where their configurations come from.
+    pub(crate) fn check(&self, unet: &Path, text: &Path) -> Result<(), Error> {
+        let latents = ("the autoencoder's `latent_channels`", self.vae.latent_channels);
+        let tokens = ("the text encoder's `hidden_size`", self.text.hidden_size);
+        let rows = [
+            ("in_channels", self.unet.in_channels, latents),
+            ("out_channels", self.unet.out_channels, latents),
+            ("cross_attention_dim", self.unet.cross_attention_dim, tokens),
+        ];
+        for (field, found, (whose, expected)) in rows {
+            if found != expected {
+                let expected = format!("{whose}, `{expected}`");
+                return Err(Error::config(
+                    &unet.display().to_string(),
+                    field,
+                    expected,
+                    format!("`{found}`"),
+                ));
+            }
+        }
+        let (found, needed) = (self.text.vocab_size, self.tokenizer.vocab_size());
+        if needed > found {
+            let expected = format!("at least {needed}, the tokens of `{TOKENIZER}`");
+            let origin = text.display().to_string();
+            return Err(Error::config(&origin, "vocab_size", expected, format!("`{found}`")));
+        }
+        Ok(())
+    }
+
+    /// The model of these parts and of networks that were loaded by their configurations.
+    pub(crate) fn assemble(
+        self,
+        unet: UNet2DCondition,
+        vae: AutoencoderKl,
+        text_encoder: TextTransformer,
+        device: &Device,
+    ) -> StableDiffusion {
+        StableDiffusion {
+            unet_config: self.unet,
+            unet,
+            vae_config: self.vae,
+            vae,
+            text_config: self.text,
+            text_encoder,
+            tokenizer: self.tokenizer.with_cleaning(Cleaning::Transformers),
+            scheduler: self.scheduler,
+            device: device.clone(),
+        }
+    }
+}
+
 impl StableDiffusion {
-    /// Loads the model in `dir`; all parameters become f32 on `device`.
+    /// Loads a checkpoint of either layout: a diffusers folder, a single file ([`SingleFile`]), or a folder with one.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_folder`](Self::from_folder) and [`SingleFile::open`]; also if a folder holds several single files.
+    pub fn from_path(path: &Path, device: &Device) -> Result<Self, Error> {
+        if path.is_dir() && path.join(MODEL_INDEX).is_file() {
+            return Self::from_folder(path, device);
+        }
+        match single_file_of(path)? {
+            Some(file) => SingleFile::open(&file)?.load(device),
+            None => Self::from_folder(path, device),
+        }
+    }
+
+    /// Loads the diffusers folder `dir`; all parameters become f32 on `device`.
     ///
     /// # Errors
     ///
     /// Fails if a file is missing or malformed, if a configuration asks for something that is not implemented, if the
     /// parts do not fit each other, or if parameters and tensors do not match one to one.
     pub fn from_folder(dir: &Path, device: &Device) -> Result<Self, Error> {
-        Fields::read(&dir.join(MODEL_INDEX))?.only("_class_name", &[json!("StableDiffusionPipeline")])?;
-        let unet_config = UNet2DConditionConfig::from_file(&dir.join(UNET_CONFIG))?;
-        let vae_config = AutoencoderKlConfig::from_file(&dir.join(VAE_CONFIG))?;
-        let text_config = TextConfig::from_file(&dir.join(TEXT_CONFIG))?;
-        let scheduler = Scheduler::from_file(&dir.join(SCHEDULER_CONFIG))?;
-        check_fit(&dir.join(UNET_CONFIG), &unet_config, &vae_config, &text_config)?;
-        let tokenizer = Tokenizer::from_folder(&dir.join(TOKENIZER))?.with_cleaning(Cleaning::Transformers);
-        if tokenizer.vocab_size() > text_config.vocab_size {
-            let expected = format!("at least {}, the tokens of `{TOKENIZER}`", tokenizer.vocab_size());
-            let (origin, found) = (dir.join(TEXT_CONFIG), text_config.vocab_size);
-            return Err(Error::config(
-                &origin.display().to_string(),
-                "vocab_size",
-                expected,
-                format!("`{found}`"),
-            ));
-        }
-        let text_encoder = load_text_encoder(text_config.init(device), &dir.join(TEXT_WEIGHTS))?;
-        let unet = unet_config.init(device)?.load(&dir.join(UNET_WEIGHTS))?;
-        let vae = vae_config.init(device)?.load(&dir.join(VAE_WEIGHTS))?;
-        Ok(Self {
-            unet_config,
-            unet,
-            vae_config,
-            vae,
-            text_config,
-            text_encoder,
-            tokenizer,
-            scheduler,
-            device: device.clone(),
-        })
+        let parts = Parts::read(dir)?;
+        let weights = |component: &str, names| open_weights(&dir.join(component), names);
+        let text_encoder =
+            load_text_encoder(parts.text.init(device), &weights("text_encoder", TRANSFORMERS_WEIGHTS)?)?;
+        let unet = parts.unet.init(device)?.load_file(&weights("unet", DIFFUSERS_WEIGHTS)?)?;
+        let vae = parts.vae.init(device)?.load_file(&weights("vae", DIFFUSERS_WEIGHTS)?)?;
+        Ok(parts.assemble(unet, vae, text_encoder, device))
     }
 
     /// Writes the model to `dir` so that diffusers loads it too; missing folders are made.
@@ -106,6 +187,26 @@ impl StableDiffusion {
     }
 }
 
+/// The single file at `path`: itself, or the one in a folder.
+fn single_file_of(path: &Path) -> Result<Option<PathBuf>, Error> {
+    if !path.is_dir() {
+        return Ok(Some(path.to_owned()));
+    }
+    let entries = std::fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let mut files: Vec<PathBuf> =
+        entries.map_err(|e| Error::io(path, e))?.iter().map(DirEntry::path).collect();
+    files
+        .retain(|file| file.is_file() && file.extension().is_some_and(|e| e == "safetensors" || e == "ckpt"));
+    files.sort();
+    if files.len() > 1 {
+        let names = files.iter().filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned()));
+        return Err(
+            clip_model::Error::SeveralWeights { path: path.to_owned(), names: names.collect() }.into()
+        );
+    }
+    Ok(files.pop())
+}
+
 fn model_index(scheduler: &str) -> Value {
     json!({
         "_class_name": "StableDiffusionPipeline",
@@ -118,30 +219,4 @@ fn model_index(scheduler: &str) -> Value {
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     })
-}
-
-/// Fails if the UNet does not take the latents of the autoencoder and the tokens of the text encoder.
-fn check_fit(
-    origin: &Path,
-    unet: &UNet2DConditionConfig,
-    vae: &AutoencoderKlConfig,
-    text: &TextConfig,
-) -> Result<(), Error> {
-    let rows = [
-        ("in_channels", unet.in_channels, vae.latent_channels, "the autoencoder's `latent_channels`"),
-        ("out_channels", unet.out_channels, vae.latent_channels, "the autoencoder's `latent_channels`"),
-        (
-            "cross_attention_dim",
-            unet.cross_attention_dim,
-            text.hidden_size,
-            "the text encoder's `hidden_size`",
-        ),
-    ];
-    for (field, found, expected, whose) in rows {
-        if found != expected {
-            let expected = format!("{whose}, `{expected}`");
-            return Err(Error::config(&origin.display().to_string(), field, expected, format!("`{found}`")));
-        }
-    }
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! The layouts of CLIP's tensors and how each spells the parameters.
 
 use crate::model::{Clip, VisionTower};
+use crate::text::TextTransformer;
 use crate::weights::TensorFile;
 use crate::{Error, KeyTable};
 
@@ -15,12 +16,16 @@ pub enum Layout {
     Transformers,
 }
 
-/// Keys of this crate's modules that open_clip spells otherwise, in both towers.
+/// Keys of a text tower that open_clip spells otherwise.
+const OPEN_CLIP_TEXT_NAMES: &[(&str, &str)] = &[
+    ("embeddings.token_embedding", "token_embedding"),
+    ("embeddings.position_embedding.weight", "positional_embedding"),
+    ("encoder.layers", "transformer.resblocks"),
+    ("final_layer_norm", "ln_final"),
+];
+
+/// Keys of the rest of a CLIP that open_clip spells otherwise.
 const OPEN_CLIP_NAMES: &[(&str, &str)] = &[
-    ("text_model.embeddings.token_embedding", "token_embedding"),
-    ("text_model.embeddings.position_embedding.weight", "positional_embedding"),
-    ("text_model.encoder.layers", "transformer.resblocks"),
-    ("text_model.final_layer_norm", "ln_final"),
     ("text_projection.weight", "text_projection"),
     ("visual_projection.weight", "visual.proj"),
     ("vision.embeddings.class_embedding", "visual.class_embedding"),
@@ -30,13 +35,17 @@ const OPEN_CLIP_NAMES: &[(&str, &str)] = &[
     ("vision.post_layernorm", "visual.ln_post"),
     ("vision.encoder.layers", "visual.transformer.resblocks"),
     ("vision", "visual"),
+    ("downsample.conv", "downsample.0"),
+    ("downsample.bn", "downsample.1"),
+];
+
+/// Keys within a layer of either tower that open_clip spells otherwise.
+const OPEN_CLIP_LAYER_NAMES: &[(&str, &str)] = &[
     ("layer_norm1", "ln_1"),
     ("layer_norm2", "ln_2"),
     ("self_attn.out_proj", "attn.out_proj"),
     ("mlp.fc1", "mlp.c_fc"),
     ("mlp.fc2", "mlp.c_proj"),
-    ("downsample.conv", "downsample.0"),
-    ("downsample.bn", "downsample.1"),
 ];
 
 /// Prefix of the text tower in open_clip's `CustomTextCLIP`, which is CLIP otherwise.
@@ -72,16 +81,13 @@ impl Layout {
         if self == Layout::Transformers {
             return clip.key_table();
         }
-        let mut table = OPEN_CLIP_NAMES
+        let text = OPEN_CLIP_TEXT_NAMES
             .iter()
-            .fold(KeyTable::new(), |table, (module, checkpoint)| table.with_rule(module, checkpoint))
+            .map(|(module, checkpoint)| (format!("text_model.{module}"), *checkpoint));
+        let table = text.fold(KeyTable::new(), |table, (module, key)| table.with_rule(&module, key));
+        let mut table = with_layer_names(with_rules(table, OPEN_CLIP_NAMES))
             .with_scalar("logit_scale")
             .with_untransposed("text_projection");
-        for parameter in ["weight", "bias"] {
-            let parts = ["q", "k", "v"].map(|name| format!("self_attn.{name}_proj.{parameter}"));
-            table =
-                table.with_stack(&parts.each_ref().map(String::as_str), &format!("attn.in_proj_{parameter}"));
-        }
         if matches!(clip.vision, VisionTower::VisionTransformer(_)) {
             table = table.with_untransposed("visual.proj");
         }
@@ -89,6 +95,28 @@ impl Layout {
         let extras = OPEN_CLIP_EXTRAS.iter().chain(numbers);
         extras.fold(table, |table, extra| table.with_allowed_extra(extra))
     }
+}
+
+impl TextTransformer {
+    /// How a text tower without a CLIP around it is spelled in open_clip, as in Stable Diffusion 2's single files.
+    ///
+    /// Their tower has one layer more than is used, the projection and the scale of a whole CLIP: tensors that
+    /// [`KeyTable::with_allowed_extra`] has to allow.
+    pub fn open_clip_key_table() -> KeyTable {
+        with_layer_names(with_rules(KeyTable::new(), OPEN_CLIP_TEXT_NAMES))
+    }
+}
+
+fn with_rules(table: KeyTable, names: &[(&str, &str)]) -> KeyTable {
+    names.iter().fold(table, |table, (module, checkpoint)| table.with_rule(module, checkpoint))
+}
+
+/// The names within a layer, with query, key and value in one tensor.
+fn with_layer_names(table: KeyTable) -> KeyTable {
+    ["weight", "bias"].into_iter().fold(with_rules(table, OPEN_CLIP_LAYER_NAMES), |table, parameter| {
+        let parts = ["q", "k", "v"].map(|name| format!("self_attn.{name}_proj.{parameter}"));
+        table.with_stack(&parts.each_ref().map(String::as_str), &format!("attn.in_proj_{parameter}"))
+    })
 }
 
 impl std::fmt::Display for Layout {

@@ -30,7 +30,7 @@ use crate::{Error, KeyTable};
 pub use architectures::{Backbone, Vision};
 pub use find::{HubCache, OpenAiCache, Repository, find};
 pub use layouts::Layout;
-pub use pretrained::{Pretrained, Publisher};
+pub use pretrained::{Pretrained, Publisher, check_sha256};
 
 use open_clip_config::OpenClipConfig;
 

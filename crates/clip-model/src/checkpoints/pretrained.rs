@@ -267,8 +267,12 @@ impl fmt::Display for Pretrained {
     }
 }
 
-/// Compares a file's SHA-256 with a published one or with its first digits.
-pub(super) fn check_sha256(path: &Path, expected: &str) -> Result<(), Error> {
+/// Compares a file's SHA-256 with a published one or with its first digits, in lower case.
+///
+/// # Errors
+///
+/// Fails if the file cannot be read or differs.
+pub fn check_sha256(path: &Path, expected: &str) -> Result<(), Error> {
     let found = sha256(path)?;
     if found.starts_with(expected) {
         return Ok(());

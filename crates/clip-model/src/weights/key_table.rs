@@ -6,16 +6,20 @@
 /// `downsample.conv` for `downsample.0` or `to_out` for `to_out.0`. A rule replaces a run of whole dot-separated segments
 /// wherever it occurs. Rules are tried in order at each segment, and a replacement is not rewritten again.
 ///
-/// Two more declarations serve layouts that cut the parameters otherwise: [`KeyTable::with_stack`] for tensors that hold
-/// several parameters, [`KeyTable::with_untransposed`] for matrices that PyTorch applies from the right.
+/// More declarations serve layouts that cut the parameters otherwise: [`KeyTable::with_stack`] for tensors that hold several
+/// parameters, [`KeyTable::with_untransposed`] for matrices that PyTorch applies from the right,
+/// [`KeyTable::with_pointwise`] for linear layers stored as convolutions.
 ///
 /// Independent of the table, [`crate::load_safetensors`] and [`crate::save_safetensors`] spell the parameters of burn's
 /// norms `weight` and `bias`, transpose the weights of [`burn::nn::Linear`] and leave out the variant names of enums.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyTable {
     prefix: Vec<String>,
+    /// Whether keys that are not below the prefix are left to others.
+    is_shared: bool,
     rules: Vec<Rule>,
     scalars: Vec<String>,
+    pointwise: Vec<String>,
     untransposed: Vec<String>,
     allowed_extras: Vec<Vec<String>>,
 }
@@ -88,6 +92,11 @@ impl KeyTable {
         self
     }
 
+    /// Puts every key below a prefix in a file that holds other modules too: keys that are not below it are not looked at.
+    pub fn with_prefix_in_shared_file(self, prefix: &str) -> Self {
+        KeyTable { is_shared: true, ..self.with_prefix(prefix) }
+    }
+
     /// Adds a rule: the segments `module` of a module path are `checkpoint` in a key.
     ///
     /// # Panics
@@ -131,6 +140,12 @@ impl KeyTable {
         self
     }
 
+    /// Declares that the linear weight of this key is stored as that of a 1x1 convolution, `[output, input, 1, 1]`.
+    pub fn with_pointwise(mut self, key: &str) -> Self {
+        self.pointwise.push(key.to_owned());
+        self
+    }
+
     /// Allows tensors that no parameter reads: those whose key holds this run of segments, such as `position_ids`.
     ///
     /// # Panics
@@ -171,8 +186,16 @@ impl KeyTable {
         self.scalars.iter().any(|scalar| scalar == key)
     }
 
+    pub(super) fn is_pointwise(&self, key: &str) -> bool {
+        self.pointwise.iter().any(|pointwise| pointwise == key)
+    }
+
+    /// Whether no parameter needs to read this key.
     pub(super) fn allows_extra(&self, key: &str) -> bool {
         let path = segments(key);
+        if self.is_shared && !path.starts_with(&self.prefix) {
+            return true;
+        }
         self.allowed_extras.iter().any(|extra| path.windows(extra.len()).any(|run| run == extra))
     }
 }

@@ -19,8 +19,7 @@ pub use load::{key_list, load_safetensors};
 pub use pickle::PickleError;
 pub use save::{SaveDtype, save_safetensors};
 pub use sharded::shard_names;
-pub use tensor_file::Format;
-pub(crate) use tensor_file::TensorFile;
+pub use tensor_file::{Format, TensorFile};
 
 /// Where a traversal stands in the module tree.
 #[derive(Default)]
@@ -79,6 +78,9 @@ fn file_shape(position: &Position, layout: &KeyTable, place: &Place, shape: &[us
     }
     if shape == [1] && layout.is_scalar(&place.key) {
         shape.clear();
+    }
+    if layout.is_pointwise(&place.key) {
+        shape.extend([1, 1]);
     }
     if let (Some(part), Some(rows)) = (place.part, shape.first_mut()) {
         *rows *= part.count;

@@ -14,8 +14,6 @@ use super::tensor_file::TensorFile;
 use crate::Error;
 use crate::config::read_json;
 
-/// How the name of an index ends.
-const SUFFIX: &str = ".index.json";
 /// Largest index in bytes; that of a CLIP has 0.1 MB.
 const MAX_INDEX: u64 = 16 << 20;
 /// Most files of an index.
@@ -52,9 +50,12 @@ fn unique<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String,
     deserializer.deserialize_map(Unique)
 }
 
-/// Whether a path is an index by its name.
+/// Whether a path is an index by its name: `*.index.json`, or `*.index.fp16.json` of a variant.
 pub(super) fn is_index(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(SUFFIX))
+    path.file_name().is_some_and(|name| {
+        let name = name.to_string_lossy();
+        name.ends_with(".json") && name.contains(".index.")
+    })
 }
 
 /// Names of the files that an index joins, in alphabetical order; they lie beside it. Of another file its own name alone.
@@ -88,7 +89,7 @@ fn read(path: &Path) -> Result<(Index, Vec<String>), Error> {
     for name in &names {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         let is_name = !name.is_empty() && !name.starts_with('.') && name.bytes().all(is_plain);
-        if !is_name || name.ends_with(SUFFIX) {
+        if !is_name || is_index(Path::new(name)) {
             return refuse(name, "the plain name of a weight file beside it");
         }
     }

@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{bf16, f16};
+use burn::store::ModuleSnapshot;
+use burn::tensor::{FloatDType, bf16, f16};
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensorError};
 
 use super::archive::{Region, Source};
-use super::{sharded, torch_file};
+use super::{KeyTable, load_tensors, sharded, torch_file};
 use crate::Error;
 
 /// Largest header of a safetensors file; that of Stable Diffusion's network has 0.1 MB.
@@ -45,10 +46,10 @@ pub(crate) struct TensorInfo {
     pub(super) strides: Option<Vec<usize>>,
 }
 
-/// An open weight file, or several that an index joins.
-pub(crate) struct TensorFile {
-    pub format: Format,
-    pub tensors: BTreeMap<String, TensorInfo>,
+/// An open weight file, or several that an index joins: names and shapes are known, no tensor is read yet.
+pub struct TensorFile {
+    pub(crate) format: Format,
+    pub(crate) tensors: BTreeMap<String, TensorInfo>,
     /// The file, or the index.
     pub(super) path: PathBuf,
     pub(super) shards: Vec<Shard>,
@@ -64,7 +65,11 @@ pub(super) struct Shard {
 
 impl TensorFile {
     /// Opens a file of any format, told by its first bytes, or the files of an index (`*.index.json`); reads names and shapes only.
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    ///
+    /// Fails if a file cannot be read, is damaged or holds more than tensors, or an index and its files disagree.
+    pub fn open(path: &Path) -> Result<Self, Error> {
         if sharded::is_index(path) {
             return sharded::open(path);
         }
@@ -120,8 +125,33 @@ impl TensorFile {
         TensorFile { format, tensors, path, shards }
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// The file, or the index.
+    pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Names and shapes in alphabetical order.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.tensors.iter().map(|(key, tensor)| (key.as_str(), &tensor.shape[..]))
+    }
+
+    /// The shape of a tensor.
+    pub fn shape(&self, key: &str) -> Option<&[usize]> {
+        self.tensors.get(key).map(|tensor| &tensor.shape[..])
+    }
+
+    /// Fills `module` with the tensors as floats of the given precision.
+    ///
+    /// # Errors
+    ///
+    /// Fails unless parameters and tensors match one to one, and if the file turns out damaged.
+    pub fn load<M: ModuleSnapshot>(
+        &self,
+        module: M,
+        layout: &KeyTable,
+        dtype: FloatDType,
+    ) -> Result<M, Error> {
+        load_tensors(module, self, layout, dtype)
     }
 
     /// Takes a prefix off every key if all of them have it.

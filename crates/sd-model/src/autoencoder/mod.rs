@@ -4,8 +4,10 @@
 //! 0.18 spell the attention layers differently (`query`, `key`, `value`, `proj_attn`): see [`AutoencoderKl::load`].
 
 mod coder;
+mod tiny;
 
 pub use coder::{Decoder, DecoderBlock, Encoder, EncoderBlock, MidAttention, MidBlock};
+pub use tiny::{AutoencoderTiny, Enlargement, TinyBlock, TinyCoder, TinyLayer};
 
 use burn::module::Module;
 use burn::nn::conv::Conv2d;

@@ -121,7 +121,7 @@ impl AutoencoderKlConfig {
     }
 
     /// Checks that the fields fit each other, so that building the network cannot fail.
-    fn validate(&self, origin: &str) -> Result<(), Error> {
+    pub(crate) fn validate(&self, origin: &str) -> Result<(), Error> {
         let positive = [
             ("in_channels", self.in_channels),
             ("out_channels", self.out_channels),

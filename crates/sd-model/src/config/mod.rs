@@ -4,11 +4,13 @@
 //! computation in a way this crate does not implement is an error, never ignored.
 
 mod autoencoder;
+mod autoencoder_tiny;
 mod fields;
 mod scheduler;
 mod unet;
 
 pub use autoencoder::AutoencoderKlConfig;
+pub use autoencoder_tiny::AutoencoderTinyConfig;
 pub use scheduler::{
     BetaSchedule, FinalSigmas, PredictionType, SchedulerClass, SchedulerConfig, TimestepSpacing,
 };

@@ -87,6 +87,9 @@ pub struct UNet2DConditionConfig {
     pub attention_head_dim: AttentionHeadDim,
     /// Projects into and out of a spatial transformer by linear layers instead of 1x1 convolutions.
     pub use_linear_projection: bool,
+    /// Computes attention in f32 whatever the precision of the parameters; 2.1 overflows in f16 otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub upcast_attention: bool,
 }
 
 impl Default for UNet2DConditionConfig {
@@ -113,6 +116,7 @@ impl Default for UNet2DConditionConfig {
             transformer_layers_per_block: 1,
             attention_head_dim: AttentionHeadDim::All(8),
             use_linear_projection: false,
+            upcast_attention: false,
         }
     }
 }
@@ -210,13 +214,14 @@ impl UNet2DConditionConfig {
                 "a boolean",
                 default.use_linear_projection,
             )?,
+            upcast_attention: fields.or("upcast_attention", "a boolean", default.upcast_attention)?,
         };
         config.validate(fields.origin())?;
         Ok(config)
     }
 
     /// Checks that the fields fit each other, so that building the network cannot fail.
-    fn validate(&self, origin: &str) -> Result<(), Error> {
+    pub(crate) fn validate(&self, origin: &str) -> Result<(), Error> {
         let positive = [
             ("sample_size", self.sample_size),
             ("in_channels", self.in_channels),

@@ -9,7 +9,7 @@ use burn::nn::{Dropout, DropoutConfig, GroupNorm, LayerNorm, LayerNormConfig, Li
 use burn::tensor::activation::gelu;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use crate::resnet::{Norm, conv1x1};
 
@@ -21,28 +21,36 @@ pub struct Attention {
     to_v: Linear,
     to_out: [Linear; 1],
     num_heads: usize,
+    is_upcast: bool,
 }
 
 impl Attention {
     /// Attention of `width` channels to a context of `context_width` channels.
-    pub(crate) fn new(width: usize, context_width: usize, num_heads: usize, device: &Device) -> Self {
+    fn new(width: usize, context_width: usize, shape: TransformerShape, device: &Device) -> Self {
         let project = |d_input| LinearConfig::new(d_input, width).with_bias(false).init(device);
         Self {
             to_q: project(width),
             to_k: project(context_width),
             to_v: project(context_width),
             to_out: [LinearConfig::new(width, width).init(device)],
-            num_heads,
+            num_heads: shape.num_heads,
+            is_upcast: shape.upcast_attention,
         }
     }
 
     /// Attends from `x` `[B, T, D]` to `context` `[B, T', D']`; the output is `[B, T, D]`.
     pub fn forward(&self, x: Tensor<3>, context: Tensor<3>) -> Tensor<3> {
+        let dtype = x.dtype();
         let query = self.split_heads(self.to_q.forward(x)); // [B, heads, T, D / heads]
         let key = self.split_heads(self.to_k.forward(context.clone()));
         let value = self.split_heads(self.to_v.forward(context));
         let options = AttentionModuleOptions::default(); // scale 1 / sqrt(D / heads)
-        let mixed = attention(query, key, value, None, None, options);
+        let mixed = if self.is_upcast {
+            let [query, key, value] = [query, key, value].map(|x| x.cast(DType::F32));
+            attention(query, key, value, None, None, options).cast(dtype)
+        } else {
+            attention(query, key, value, None, None, options)
+        };
         let [batch, heads, tokens, head_dim] = mixed.dims();
         let merged = mixed.swap_dims(1, 2).reshape([batch, tokens, heads * head_dim]);
         self.to_out[0].forward(merged)
@@ -105,13 +113,13 @@ pub struct BasicTransformerBlock {
 }
 
 impl BasicTransformerBlock {
-    fn new(width: usize, context_width: usize, num_heads: usize, device: &Device) -> Self {
+    fn new(width: usize, shape: TransformerShape, device: &Device) -> Self {
         let norm = || LayerNormConfig::new(width).with_epsilon(1e-5).init(device);
         Self {
             norm1: norm(),
-            attn1: Attention::new(width, width, num_heads, device),
+            attn1: Attention::new(width, width, shape, device),
             norm2: norm(),
-            attn2: Attention::new(width, context_width, num_heads, device),
+            attn2: Attention::new(width, shape.cross_attention_dim, shape, device),
             norm3: norm(),
             ff: FeedForward::new(width, device),
         }
@@ -144,6 +152,7 @@ pub(crate) struct TransformerShape {
     pub cross_attention_dim: usize,
     pub use_linear_projection: bool,
     pub norm_num_groups: usize,
+    pub upcast_attention: bool,
 }
 
 /// A spatial transformer over the pixels of a feature map.
@@ -161,8 +170,7 @@ impl Transformer2DModel {
             true => Projection::Linear(LinearConfig::new(channels, channels).init(device)),
             false => Projection::Conv(conv1x1(channels, channels, device)),
         };
-        let block =
-            |_| BasicTransformerBlock::new(channels, shape.cross_attention_dim, shape.num_heads, device);
+        let block = |_| BasicTransformerBlock::new(channels, shape, device);
         Self {
             norm: Norm { groups: shape.norm_num_groups, eps: 1e-6 }.init(channels, device),
             proj_in: project(),

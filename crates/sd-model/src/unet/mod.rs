@@ -110,6 +110,7 @@ fn stage(config: &UNet2DConditionConfig, block_index: usize, attends: bool) -> S
             cross_attention_dim: config.cross_attention_dim,
             use_linear_projection: config.use_linear_projection,
             norm_num_groups: config.norm_num_groups,
+            upcast_attention: config.upcast_attention,
         }),
         resample: false,
     }

@@ -8,7 +8,7 @@ the inputs and the outputs.
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from safetensors.torch import save_file
 
 HERE = Path(__file__).parent
@@ -65,6 +65,20 @@ def autoencoder_case(name, seed, size, **config):
             "decoded": model.decode(posterior.mean).sample,
         },
     )
+
+
+def tiny_autoencoder_case(name, seed, size, **config):
+    """In f16 as a torch file: the published TAESD comes in both formats."""
+    torch.manual_seed(seed)
+    model = randomize(AutoencoderTiny(**config), seed).half()
+    model.save_pretrained(HERE / name, safe_serialization=False)
+    model = model.float()
+    pixels = normal(seed + 1, 2, config["in_channels"], *size).clamp(-1, 1)
+    latents = model.encode(pixels).latents
+    # Far from zero too, where the decoder squeezes.
+    given = 4 * normal(seed + 2, *latents.shape)
+    tensors = {"pixels": pixels, "latents": latents, "given": given, "decoded": model.decode(given).sample}
+    save_file({key: value.contiguous() for key, value in tensors.items()}, HERE / name / "golden.safetensors")
 
 
 with torch.no_grad():
@@ -134,4 +148,17 @@ with torch.no_grad():
         up_block_types=("UpDecoderBlock2D",),
         layers_per_block=2,
         norm_num_groups=2,
+    )
+    # TAESD: stages of different depth in both halves.
+    tiny_autoencoder_case(
+        "autoencoder_tiny",
+        seed=60,
+        size=(8, 12),
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        encoder_block_out_channels=(6, 6, 6),
+        decoder_block_out_channels=(6, 6, 6),
+        num_encoder_blocks=(1, 2, 1),
+        num_decoder_blocks=(2, 1, 1),
     )

@@ -204,7 +204,7 @@ fn bytes_are_in_the_order_height_width_channels() {
     assert_eq!(to_rgb_images(image), [[0, 2, 51, 0, 255, 102]]);
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

@@ -15,7 +15,11 @@ fn global(module: &str, name: &str) -> Option<Global> {
         ("collections", "OrderedDict") => Global::OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2") => Global::RebuildTensor,
         ("torch._utils", "_rebuild_parameter") => Global::RebuildParameter,
-        ("torch", "device") => Global::Device,
+        ("torch", "device") => Global::Unread,
+        // What PyTorch Lightning and numpy leave beside the weights of a training checkpoint.
+        ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint") => Global::Unread,
+        ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Global::Unread,
+        ("numpy", "dtype") | ("_codecs", "encode") => Global::Unread,
         ("torch", "Size") => Global::Identity,
         (
             "torch.jit._pickle",
@@ -327,7 +331,7 @@ impl<'a> Machine<'a> {
                 let first = items.first().copied();
                 self.stack.push(first.ok_or_else(|| self.wrong("an argument", "none"))?);
             }
-            Global::Device => self.push(Value::Device),
+            Global::Unread => self.push(Value::Unread),
             Global::Class => return Err(PickleError::Call { found: "a TorchScript class", offset }),
             Global::Storage(_) => return Err(PickleError::Call { found: "a storage class", offset }),
         }
@@ -377,6 +381,9 @@ impl<'a> Machine<'a> {
     /// Sets an object's attributes; those of a dictionary (`_metadata` of a state dict) are no weights.
     fn build(&mut self) -> Result<(), PickleError> {
         let (state, object) = (self.pop()?, self.top()?);
+        if matches!(self.values[object], Value::Unread) {
+            return Ok(());
+        }
         if !matches!(self.values[state], Value::Dict(_)) {
             return Err(self.expected("a dictionary of attributes", state));
         }

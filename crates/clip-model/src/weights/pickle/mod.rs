@@ -36,8 +36,8 @@ enum Global {
     RebuildParameter,
     /// A function that gives back its first argument, such as `torch.jit._pickle.build_intlist`.
     Identity,
-    /// `torch.device`, whose value nobody reads.
-    Device,
+    /// A class or function whose value nobody reads, such as `torch.device` or a training log's.
+    Unread,
     /// A class of TorchScript, whose objects are plain attributes here.
     Class,
     Storage(Dtype),
@@ -62,7 +62,7 @@ enum Value {
     Tensor(Tensor),
     /// A TorchScript object and the dictionary of its attributes.
     Object(Option<Id>),
-    Device,
+    Unread,
 }
 
 #[derive(Debug)]
@@ -118,7 +118,7 @@ impl Value {
             Value::Storage { .. } => "a storage",
             Value::Tensor(_) => "a tensor",
             Value::Object(_) => "a module",
-            Value::Device => "a device",
+            Value::Unread => "a value beside the weights",
         }
     }
 }

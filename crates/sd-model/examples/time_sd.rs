@@ -1,0 +1,112 @@
+//! One pass through a network of Stable Diffusion 2.1-base on random weights, timed whenever a line arrives.
+//!
+//! Usage: `time_sd CASE [--device DEVICE]`, the protocol of `cargo xtask bench`: for every line on stdin one pass, answered by
+//! `WALL CPU` in seconds; at the end of stdin `peak KIB`, the process's largest resident memory. One warm-up pass precedes
+//! the first answer. `tests/scale/time_sd.py` is the other side.
+
+use std::io::Write;
+use std::time::Instant;
+
+use anyhow::Context;
+use burn::module::Module;
+use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+use clap::{Parser, ValueEnum};
+use clip_model::{Activation, TextConfig};
+use sd_model::AutoencoderKlConfig;
+use sd_model::checkpoints::Pretrained;
+
+#[derive(Parser)]
+struct Args {
+    /// What is timed.
+    #[arg(value_enum)]
+    case: Case,
+    /// Where the network runs.
+    #[arg(long, default_value = "cpu")]
+    device: backend::DeviceSpec,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Case {
+    /// One call for a guided step: two latents of 64x64.
+    Unet,
+    /// One image of 512 pixels.
+    VaeDecode,
+    /// Two prompts.
+    Text,
+}
+
+#[allow(clippy::print_stdout)] // the times are the output
+fn main() -> anyhow::Result<()> {
+    let Args { case, device } = Args::parse();
+    let device = device.open()?;
+    let normal = |shape: [usize; 4]| Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+    let mut pass: Box<dyn FnMut()> = match case {
+        Case::Unet => {
+            let unet = Pretrained::by_name("2.1-base")?.unet_config().init(&device)?.valid();
+            let (sample, timesteps) = (normal([2, 4, 64, 64]), Tensor::<1>::full([2], 981.0, &device));
+            let states = normal([1, 2, 77, 1024]).squeeze_dim::<3>(0);
+            Box::new(move || wait(unet.forward(sample.clone(), timesteps.clone(), states.clone())))
+        }
+        Case::VaeDecode => {
+            let vae = AutoencoderKlConfig::default().init(&device)?.valid();
+            let latents = normal([1, 4, 64, 64]);
+            Box::new(move || wait(vae.decode(latents.clone())))
+        }
+        Case::Text => {
+            let text_encoder = text_config().init(&device).valid();
+            let ids = token_ids(&device);
+            Box::new(move || wait(text_encoder.forward(ids.clone()).last_hidden_state))
+        }
+    };
+    pass();
+    for line in std::io::stdin().lines() {
+        line.context("cannot read stdin")?;
+        let (wall, cpu) = (Instant::now(), cpu_seconds()?);
+        pass();
+        println!("{} {}", wall.elapsed().as_secs_f64(), cpu_seconds()? - cpu);
+        std::io::stdout().flush()?;
+    }
+    println!("peak {}", peak()?);
+    Ok(())
+}
+
+fn text_config() -> TextConfig {
+    TextConfig {
+        vocab_size: 49408,
+        hidden_size: 1024,
+        intermediate_size: 4096,
+        num_hidden_layers: 23,
+        num_attention_heads: 16,
+        max_position_embeddings: 77,
+        hidden_act: Activation::Gelu,
+        layer_norm_eps: 1e-5,
+        eos_token_id: 2,
+        bos_token_id: 0,
+    }
+}
+
+fn token_ids(device: &Device) -> Tensor<2, Int> {
+    let ids: Vec<i64> = (0..2 * 77).map(|i| if i % 77 == 76 { 49_407 } else { i * 31 % 49_000 }).collect();
+    Tensor::from_data(TensorData::new(ids, [2, 77]), device)
+}
+
+/// Ends when the numbers are there.
+fn wait<const D: usize>(tensor: Tensor<D>) {
+    tensor.into_data();
+}
+
+/// User and system time of the process.
+fn cpu_seconds() -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields = stat.rsplit(')').next().context("no fields in /proc/self/stat")?;
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+    Ok(ticks as f64 / 100.0) // the kernel counts hundredths for programs on every Linux
+}
+
+/// Largest resident memory in KiB.
+fn peak() -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line =
+        status.lines().find(|line| line.starts_with("VmHWM")).context("no VmHWM in /proc/self/status")?;
+    line.split_whitespace().nth(1).context("an empty VmHWM")?.parse().context("VmHWM is no number")
+}
