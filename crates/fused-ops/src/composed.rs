@@ -4,7 +4,7 @@
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::ops::{AttentionModuleOptions, ConvOptions};
-use burn::tensor::{Shape, TensorData};
+use burn::tensor::{DType, FloatDType, Shape, TensorData};
 
 use crate::extension::{Activation, Convolution, NormGradients, NormState, ProductGradients};
 
@@ -34,6 +34,7 @@ pub(crate) fn activate<B: Backend>(x: FloatTensor<B>, activation: Activation) ->
             B::float_mul(x.clone(), B::sigmoid(B::float_mul_scalar(x, QUICK_GELU.into())))
         }
         Activation::Gelu => B::gelu(x),
+        Activation::Silu => B::float_mul(x.clone(), B::sigmoid(x)),
     }
 }
 
@@ -53,6 +54,13 @@ pub(crate) fn activate_gradient<B: Backend>(
             B::float_mul(grad, B::float_mul(s, B::float_add_scalar(slope, 1.0.into())))
         }
         Activation::Gelu => B::gelu_backward(x, grad),
+        Activation::Silu => {
+            // With s = sigmoid(x): s + x s (1 - s).
+            let s = B::sigmoid(x.clone());
+            let rest = B::float_add_scalar(B::float_neg(s.clone()), 1.0.into());
+            let slope = B::float_add_scalar(B::float_mul(x, rest), 1.0.into());
+            B::float_mul(grad, B::float_mul(s, slope))
+        }
     }
 }
 
@@ -105,6 +113,32 @@ pub(crate) fn layer_norm_gradients<B: Backend>(
     let mean = B::float_mean_dim(of_normal.clone(), 1);
     let of_x = B::float_sub(B::float_sub(of_normal, mean), B::float_mul(normal, along));
     [B::float_reshape(B::float_mul(of_x, inverse), shape), of_gamma, column_sums::<B>(grad)]
+}
+
+/// The statistics are computed in f32 whatever the type: half precision cannot hold their sums.
+pub(crate) fn group_norm<B: Backend>(
+    x: FloatTensor<B>,
+    [gamma, beta]: [FloatTensor<B>; 2],
+    num_groups: usize,
+    epsilon: f64,
+    activation: Activation,
+) -> FloatTensor<B> {
+    let (shape, dtype) = (x.shape(), x.dtype());
+    let rank = shape.num_dims();
+    let (batch, channels) = (shape[0], shape[rank - 1]);
+    let tokens = shape.num_elements() / (batch * channels).max(1);
+    let grouped = Shape::new([batch, tokens, num_groups, channels / num_groups]);
+    let is_half = matches!(dtype, DType::F16 | DType::BF16);
+    let wide = if is_half { B::float_cast(x, FloatDType::F32) } else { x };
+    let wide = B::float_reshape(wide, grouped);
+    let mean = |x: FloatTensor<B>| B::float_mean_dim(B::float_mean_dim(x, 1), 3);
+    let centred = B::float_sub(wide.clone(), mean(wide));
+    let variance = mean(B::float_mul(centred.clone(), centred.clone()));
+    let deviation = B::float_sqrt(B::float_add_scalar(variance, epsilon.into()));
+    let normal = B::float_reshape(B::float_div(centred, deviation), shape);
+    let normal = if is_half { B::float_cast(normal, dtype.into()) } else { normal };
+    let scaled = B::float_mul(normal, across::<B>(gamma, rank));
+    activate::<B>(B::float_add(scaled, across::<B>(beta, rank)), activation)
 }
 
 /// `[B, T, D]` as `[B, heads, T, D / heads]`.

@@ -16,6 +16,8 @@ pub enum Activation {
     QuickGelu,
     /// `x * Phi(x)`, the exact form.
     Gelu,
+    /// `x * sigmoid(x)`.
+    Silu,
 }
 
 /// The geometry of a convolution.
@@ -88,6 +90,18 @@ pub trait FusedOps: Backend {
         epsilon: f64,
     ) -> FloatTensor<Self> {
         Self::layer_norm(x, gamma, Some(beta), epsilon)
+    }
+
+    /// Group norm of channels-last features, then the activation: `x` `[B, .., C]`, `gamma` and `beta` `[C]`.
+    fn fused_group_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        num_groups: usize,
+        epsilon: f64,
+        activation: Activation,
+    ) -> FloatTensor<Self> {
+        composed::group_norm::<Self>(x, [gamma, beta], num_groups, epsilon, activation)
     }
 
     /// Attention of heads that lie side by side in the last axis: `query` `[B, T, D]`, `key` and `value` `[B, S, D]`.

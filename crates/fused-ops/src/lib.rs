@@ -12,6 +12,7 @@ mod composed;
 mod extension;
 #[cfg(feature = "flex")]
 mod flex;
+mod layers;
 #[cfg(feature = "tch")]
 mod libtorch;
 mod norm;
@@ -20,6 +21,7 @@ use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
 pub use extension::{Activation, Convolution, FusedOps, Maybe};
+pub use layers::{conv, group_norm};
 pub use norm::conv_norm;
 
 #[cfg(feature = "cuda")]

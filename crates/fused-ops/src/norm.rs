@@ -2,11 +2,11 @@
 
 use burn::backend::Dispatch;
 use burn::nn::BatchNorm;
-use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 
-use crate::extension::{Convolution, FusedOps};
+use crate::extension::FusedOps;
+use crate::layers::geometry;
 use crate::maybe;
 
 /// `relu(norm(conv(x)) + residual)`, without the rectifier unless `relu`.
@@ -29,7 +29,8 @@ pub fn conv_norm(
     residual: Option<Tensor<4>>,
     relu: bool,
 ) -> Tensor<4> {
-    let shape = convolution(conv);
+    assert!(conv.bias.is_none(), "a convolution before a batch norm has no bias");
+    let shape = geometry(conv);
     let device = x.device();
     let weight = conv.weight.val().into_dispatch();
     let (gamma, beta) = (norm.gamma.val(), norm.beta.val());
@@ -68,19 +69,4 @@ pub fn conv_norm(
     norm.running_mean.update(moved(norm.running_mean.value_sync(), Tensor::from_dispatch(mean)));
     norm.running_var.update(moved(norm.running_var.value_sync(), Tensor::from_dispatch(variance)));
     Tensor::from_dispatch(output)
-}
-
-/// The shape of a convolution that the fused operations know.
-fn convolution(conv: &Conv2d) -> Convolution {
-    let [_, _, rows, columns] = conv.weight.shape().dims();
-    let padding = match conv.padding {
-        PaddingConfig2d::Valid => [0, 0],
-        PaddingConfig2d::Explicit(top, left, bottom, right) if top == bottom && left == right => [top, left],
-        ref padding => panic!("a fused convolution pads opposite sides alike, not {padding:?}"),
-    };
-    assert!(
-        conv.bias.is_none() && conv.groups == 1 && conv.dilation == [1, 1],
-        "a fused convolution has no bias, groups or dilation"
-    );
-    Convolution { kernel: [rows, columns], stride: conv.stride, padding }
 }

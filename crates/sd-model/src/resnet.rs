@@ -1,14 +1,14 @@
 //! Residual blocks and resampling, shared by the UNet and the autoencoder.
 //!
-//! After `ResnetBlock2D`, `Downsample2D` and `Upsample2D` of diffusers; the field names are its tensor names.
+//! After `ResnetBlock2D`, `Downsample2D` and `Upsample2D` of diffusers; the field names are its tensor names. Feature maps are
+//! channels-last, `[B, H, W, C]`, as everywhere inside the networks: a map is then a matrix of tokens too.
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{GroupNorm, GroupNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::silu;
-use burn::tensor::module::interpolate;
-use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use fused_ops::{Activation, conv, group_norm};
 
 /// Settings that all group norms of one network share.
 #[derive(Debug, Clone, Copy)]
@@ -71,21 +71,22 @@ impl ResnetBlock2D {
     ///
     /// # Shapes
     ///
-    /// - `x`: `[B, C, H, W]`
+    /// - `x`: `[B, H, W, C]`
     /// - `temb`: `[B, D]`, the timestep embedding; ignored by a block that has no projection for it
-    /// - output: `[B, C', H, W]`
+    /// - output: `[B, H, W, C']`
     pub fn forward(&self, x: Tensor<4>, temb: Option<&Tensor<2>>) -> Tensor<4> {
-        let mut hidden = self.conv1.forward(silu(self.norm1.forward(x.clone()))); // [B, C', H, W]
+        let hidden = group_norm(&self.norm1, x.clone(), Activation::Silu);
+        let mut hidden = conv(&self.conv1, hidden, None); // [B, H, W, C']
         if let (Some(projection), Some(temb)) = (&self.time_emb_proj, temb) {
             let shift = projection.forward(silu(temb.clone())); // [B, C']
-            hidden = hidden + shift.unsqueeze_dims::<4>(&[-1, -1]);
+            hidden = hidden + shift.unsqueeze_dims::<4>(&[1, 2]);
         }
-        let hidden = self.conv2.forward(silu(self.norm2.forward(hidden)));
+        let hidden = group_norm(&self.norm2, hidden, Activation::Silu);
         let skip = match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward(x),
+            Some(shortcut) => conv(shortcut, x, None),
             None => x,
         };
-        skip + hidden
+        conv(&self.conv2, hidden, Some(skip))
     }
 }
 
@@ -93,28 +94,41 @@ impl ResnetBlock2D {
 #[derive(Module, Debug)]
 pub struct Downsample2D {
     conv: Conv2d,
+    pads_bottom_right: bool,
 }
 
 impl Downsample2D {
     /// Pads one pixel on every side, as in the UNet.
     pub(crate) fn symmetric(channels: usize, device: &Device) -> Self {
-        Self::new(channels, PaddingConfig2d::Explicit(1, 1, 1, 1), device)
+        Self::new(channels, false, device)
     }
 
     /// Pads one pixel at the bottom and at the right, as in the autoencoder.
     pub(crate) fn bottom_right(channels: usize, device: &Device) -> Self {
-        Self::new(channels, PaddingConfig2d::Explicit(0, 0, 1, 1), device)
+        Self::new(channels, true, device)
     }
 
-    fn new(channels: usize, padding: PaddingConfig2d, device: &Device) -> Self {
+    fn new(channels: usize, pads_bottom_right: bool, device: &Device) -> Self {
+        let padding = match pads_bottom_right {
+            true => PaddingConfig2d::Valid,
+            false => PaddingConfig2d::Explicit(1, 1, 1, 1),
+        };
         let conv = Conv2dConfig::new([channels, channels], [3, 3]).with_stride([2, 2]).with_padding(padding);
-        Self { conv: conv.init(device) }
+        Self { conv: conv.init(device), pads_bottom_right }
     }
 
-    /// `[B, C, H, W]` to `[B, C, ⌈H/2⌉, ⌈W/2⌉]` (the autoencoder's form rounds down).
+    /// `[B, H, W, C]` to `[B, ⌈H/2⌉, ⌈W/2⌉, C]` (the autoencoder's form rounds down).
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.conv.forward(x)
+        conv(&self.conv, if self.pads_bottom_right { with_zeros(with_zeros(x, 1), 2) } else { x }, None)
     }
+}
+
+/// One row or column of zeros more at the end of an axis.
+fn with_zeros(x: Tensor<4>, axis: usize) -> Tensor<4> {
+    let mut shape = x.dims();
+    shape[axis] = 1;
+    let zeros = Tensor::zeros(shape, (&x.device(), x.dtype()));
+    Tensor::cat(vec![x, zeros], axis)
 }
 
 /// Nearest-neighbour enlargement followed by a convolution.
@@ -128,11 +142,18 @@ impl Upsample2D {
         Self { conv: conv3x3(channels, channels, device) }
     }
 
-    /// `[B, C, H, W]` to `[B, C, H', W']` with `output_size = [H', W']`, by default twice the input's.
+    /// `[B, H, W, C]` to `[B, H', W', C]` with `output_size = [H', W']`, by default twice the input's.
     pub fn forward(&self, x: Tensor<4>, output_size: Option<[usize; 2]>) -> Tensor<4> {
-        let [_, _, height, width] = x.dims();
-        let size = output_size.unwrap_or([2 * height, 2 * width]);
-        let options = InterpolateOptions::new(InterpolateMode::Nearest).with_output_size(size);
-        self.conv.forward(interpolate(x, options))
+        let [_, height, width, _] = x.dims();
+        let [rows, columns] = output_size.unwrap_or([2 * height, 2 * width]);
+        conv(&self.conv, nearest(nearest(x, 1, rows), 2, columns), None)
     }
+}
+
+/// Stretches an axis to `size`: entry i is the input's entry i * input / size, rounded down.
+fn nearest(x: Tensor<4>, axis: usize, size: usize) -> Tensor<4> {
+    let input = x.dims()[axis];
+    let indices: Vec<i64> = (0..size).map(|i| (i * input / size) as i64).collect();
+    let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [size]), &x.device());
+    x.select(axis, indices)
 }

@@ -27,7 +27,11 @@ const RULES: &[Rule] = &[
     Rule { name: "fused-ops", ours: &[], never: &["arrow", "parquet", "clap", "anyhow"] },
     Rule { name: "backend", ours: &["fused-ops"], never: &["arrow", "parquet", "clap", "anyhow"] },
     Rule { name: "clip-model", ours: &["fused-ops"], never: &["arrow", "parquet", "clap", "anyhow"] },
-    Rule { name: "sd-model", ours: &["clip-model"], never: &["arrow", "parquet", "clap", "anyhow"] },
+    Rule {
+        name: "sd-model",
+        ours: &["clip-model", "fused-ops"],
+        never: &["arrow", "parquet", "clap", "anyhow"],
+    },
     Rule { name: "flier-model", ours: &["clip-model"], never: &["arrow", "parquet", "clap", "anyhow"] },
     Rule { name: "stage-cli", ours: &["pipeline-spec", "artifacts"], never: NETWORKS },
     Rule { name: "prompt-gen", ours: &["pipeline-spec", "artifacts", "stage-cli"], never: NETWORKS },

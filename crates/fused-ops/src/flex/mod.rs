@@ -5,6 +5,7 @@ mod attention;
 mod channels;
 mod convolution;
 mod elementwise;
+mod group_norm;
 #[allow(unsafe_code)] // tiles and vectors by pointer; each use says why it may
 mod kernel;
 mod layer_norm;
@@ -26,6 +27,7 @@ use crate::composed;
 use crate::extension::{Activation, Convolution, FusedOps, Maybe};
 use attention::Heads;
 use convolution::{Images, Kernel};
+use group_norm::Groups;
 use kernel::Finish;
 use left::Left;
 use panels::{Panels, Source};
@@ -188,6 +190,23 @@ impl FusedOps for Flex {
         let [x, gamma, beta] = [&x, &gamma, &beta].map(Values::of);
         let output = layer_norm::layer_norm(&x, &gamma, &beta, epsilon as f32);
         tensor(output, x.0.layout().shape().clone())
+    }
+
+    fn fused_group_norm(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        num_groups: usize,
+        epsilon: f64,
+        activation: Activation,
+    ) -> FlexTensor {
+        if !are_f32([&x, &gamma, &beta]) {
+            return composed::group_norm::<Self>(x, [gamma, beta], num_groups, epsilon, activation);
+        }
+        let [x, gamma, beta] = [&x, &gamma, &beta].map(Values::of);
+        let shape = x.0.layout().shape().clone();
+        let groups = Groups { batch: shape[0], channels: gamma.len(), num_groups, epsilon };
+        tensor(group_norm::group_norm(&x, [&gamma, &beta], groups, activation), shape)
     }
 
     fn head_attention(

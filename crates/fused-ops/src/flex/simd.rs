@@ -109,6 +109,7 @@ pub(super) fn activate<S: Simd>(simd: S, x: S::f32s, activation: Activation) -> 
         Activation::Relu => simd.max_f32s(simd.splat_f32s(0.0), x),
         Activation::QuickGelu => simd.mul_f32s(x, sigmoid(simd, simd.mul_f32s(x, simd.splat_f32s(1.702)))),
         Activation::Gelu => simd.mul_f32s(x, normal(simd, x).0),
+        Activation::Silu => simd.mul_f32s(x, sigmoid(simd, x)),
     }
 }
 
@@ -131,6 +132,10 @@ pub(super) fn slope<S: Simd>(simd: S, x: S::f32s, activation: Activation) -> S::
             let (integral, density) = normal(simd, x);
             // 1 / sqrt(2 pi)
             simd.mul_add_e_f32s(simd.mul_f32s(x, density), simd.splat_f32s(0.398_942_3), integral)
+        }
+        Activation::Silu => {
+            let s = sigmoid(simd, x);
+            simd.mul_add_e_f32s(simd.mul_f32s(s, x), simd.sub_f32s(one, s), s)
         }
     }
 }

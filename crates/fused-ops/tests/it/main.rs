@@ -4,6 +4,7 @@
 
 mod convolution;
 mod determinism;
+mod layers;
 mod transformer;
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};

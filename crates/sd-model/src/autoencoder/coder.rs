@@ -4,14 +4,12 @@ use burn::module::Module;
 use burn::nn::GroupNorm;
 use burn::nn::conv::Conv2d;
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::activation::silu;
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Tensor};
+use fused_ops::{Activation, conv, group_norm};
 
 use crate::config::AutoencoderKlConfig;
 use crate::resnet::{Downsample2D, Norm, ResnetBlock2D, Upsample2D, conv3x3};
-use crate::unet::{to_feature_map, to_tokens};
+use crate::unet::{linear, to_tokens};
 
 /// Epsilon of every group norm of the autoencoder, fixed in diffusers too.
 const NORM_EPS: f64 = 1e-6;
@@ -62,15 +60,14 @@ impl MidAttention {
         }
     }
 
-    /// `[B, C, H, W]` to `[B, C, H, W]`.
+    /// `[B, H, W, C]` to `[B, H, W, C]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [_, _, height, width] = x.dims();
-        let tokens = to_tokens(self.group_norm.forward(x.clone())); // [B, H * W, C]
-        let [query, key, value] = [&self.to_q, &self.to_k, &self.to_v]
-            .map(|projection| projection.forward(tokens.clone()).unsqueeze_dim::<4>(1)); // [B, 1, H * W, C]
-        let mixed = attention(query, key, value, None, None, AttentionModuleOptions::default());
-        let out = self.to_out[0].forward(mixed.squeeze_dim::<3>(1));
-        x + to_feature_map(out, [height, width])
+        let shape = x.dims();
+        let tokens = to_tokens(group_norm(&self.group_norm, x.clone(), Activation::Identity)); // [B, H * W, C]
+        let [query, key, value] =
+            [&self.to_q, &self.to_k, &self.to_v].map(|projection| linear(projection, tokens.clone(), None));
+        let mixed = fused_ops::attention(query, key, value, 1, false);
+        linear(&self.to_out[0], mixed, Some(to_tokens(x))).reshape(shape)
     }
 }
 
@@ -87,7 +84,7 @@ impl MidBlock {
         Self { attentions: [MidAttention::new(channels, norm, device)], resnets: [resnet(), resnet()] }
     }
 
-    /// `[B, C, H, W]` to `[B, C, H, W]`.
+    /// `[B, H, W, C]` to `[B, H, W, C]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.attentions[0].forward(self.resnets[0].forward(x, None));
         self.resnets[1].forward(x, None)
@@ -127,13 +124,14 @@ impl Encoder {
 
     /// `[B, in_channels, H, W]` to `[B, 2 * latent_channels, H/s, W/s]`.
     pub fn forward(&self, pixels: Tensor<4>) -> Tensor<4> {
-        let mut x = self.conv_in.forward(pixels);
+        let mut x = conv(&self.conv_in, pixels.permute([0, 2, 3, 1]), None);
         for block in &self.down_blocks {
             x = block.resnets.iter().fold(x, |x, resnet| resnet.forward(x, None));
             x = block.downsamplers.iter().fold(x, |x, downsampler| downsampler.forward(x));
         }
         x = self.mid_block.forward(x);
-        self.conv_out.forward(silu(self.conv_norm_out.forward(x)))
+        let x = group_norm(&self.conv_norm_out, x, Activation::Silu);
+        conv(&self.conv_out, x, None).permute([0, 3, 1, 2])
     }
 }
 
@@ -170,11 +168,12 @@ impl Decoder {
 
     /// `[B, latent_channels, h, w]` to `[B, out_channels, s * h, s * w]`.
     pub fn forward(&self, latents: Tensor<4>) -> Tensor<4> {
-        let mut x = self.mid_block.forward(self.conv_in.forward(latents));
+        let mut x = self.mid_block.forward(conv(&self.conv_in, latents.permute([0, 2, 3, 1]), None));
         for block in &self.up_blocks {
             x = block.resnets.iter().fold(x, |x, resnet| resnet.forward(x, None));
             x = block.upsamplers.iter().fold(x, |x, upsampler| upsampler.forward(x, None));
         }
-        self.conv_out.forward(silu(self.conv_norm_out.forward(x)))
+        let x = group_norm(&self.conv_norm_out, x, Activation::Silu);
+        conv(&self.conv_out, x, None).permute([0, 3, 1, 2])
     }
 }

@@ -3,15 +3,22 @@
 //! After `Transformer2DModel` and `BasicTransformerBlock` of diffusers. Where a PyTorch list holds other layers at other
 //! indices, an array or a tuple stands for it, so that the field path is the tensor name (`to_out.0`, `ff.net.2`).
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::conv::Conv2d;
 use burn::nn::{Dropout, DropoutConfig, GroupNorm, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::activation::gelu;
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{DType, Device, Tensor};
+use fused_ops::{Activation, conv, group_norm};
 
 use crate::resnet::{Norm, conv1x1};
+
+/// Epsilon of the layer norms, fixed in diffusers too.
+const LAYER_NORM_EPS: f64 = 1e-5;
+
+/// `layer(x) + residual`.
+pub(crate) fn linear(layer: &Linear, x: Tensor<3>, residual: Option<Tensor<3>>) -> Tensor<3> {
+    let bias = layer.bias.as_ref().map(Param::val);
+    fused_ops::linear(x, layer.weight.val(), bias, residual, Activation::Identity)
+}
 
 /// Multi-head attention from pixels to pixels or from pixels to text tokens.
 #[derive(Module, Debug)]
@@ -38,27 +45,20 @@ impl Attention {
         }
     }
 
-    /// Attends from `x` `[B, T, D]` to `context` `[B, T', D']`; the output is `[B, T, D]`.
-    pub fn forward(&self, x: Tensor<3>, context: Tensor<3>) -> Tensor<3> {
+    /// Attends from `x` `[B, T, D]` to `context` `[B, T', D']` and adds `residual`; both are `[B, T, D]`.
+    fn forward(&self, x: Tensor<3>, context: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
         let dtype = x.dtype();
-        let query = self.split_heads(self.to_q.forward(x)); // [B, heads, T, D / heads]
-        let key = self.split_heads(self.to_k.forward(context.clone()));
-        let value = self.split_heads(self.to_v.forward(context));
-        let options = AttentionModuleOptions::default(); // scale 1 / sqrt(D / heads)
-        let mixed = if self.is_upcast {
-            let [query, key, value] = [query, key, value].map(|x| x.cast(DType::F32));
-            attention(query, key, value, None, None, options).cast(dtype)
-        } else {
-            attention(query, key, value, None, None, options)
-        };
-        let [batch, heads, tokens, head_dim] = mixed.dims();
-        let merged = mixed.swap_dims(1, 2).reshape([batch, tokens, heads * head_dim]);
-        self.to_out[0].forward(merged)
-    }
-
-    fn split_heads(&self, x: Tensor<3>) -> Tensor<4> {
-        let [batch, tokens, width] = x.dims();
-        x.reshape([batch, tokens, self.num_heads, width / self.num_heads]).swap_dims(1, 2)
+        let mut operands = [
+            linear(&self.to_q, x, None),
+            linear(&self.to_k, context.clone(), None),
+            linear(&self.to_v, context, None),
+        ];
+        if self.is_upcast {
+            operands = operands.map(|operand| operand.cast(DType::F32));
+        }
+        let [query, key, value] = operands;
+        let mixed = fused_ops::attention(query, key, value, self.num_heads, false);
+        linear(&self.to_out[0], if self.is_upcast { mixed.cast(dtype) } else { mixed }, Some(residual))
     }
 }
 
@@ -70,16 +70,14 @@ pub struct Geglu {
 
 impl Geglu {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let projected = self.proj.forward(x); // [B, T, 2 * D]
-        let width = projected.dims()[2] / 2;
-        let gate = projected.clone().narrow(2, width, width);
-        projected.narrow(2, 0, width) * gate_gelu(gate)
+        let weight = self.proj.weight.val(); // [D, 2 * inner]
+        let inner = weight.dims()[1] / 2;
+        let half = |x: Tensor<3>, start: usize, activation| {
+            let bias = self.proj.bias.as_ref().map(|bias| bias.val().narrow(0, start, inner));
+            fused_ops::linear(x, weight.clone().narrow(1, start, inner), bias, None, activation)
+        };
+        half(x.clone(), 0, Activation::Identity) * half(x, inner, Activation::Gelu)
     }
-}
-
-/// The exact GELU (with the error function) of a gate: the one place to change for a faster kernel.
-fn gate_gelu(gate: Tensor<3>) -> Tensor<3> {
-    gelu(gate)
 }
 
 /// The feed-forward part of a transformer block: GEGLU, (dropout), linear.
@@ -96,8 +94,8 @@ impl FeedForward {
         Self { net: (gated, DropoutConfig::new(0.0).init(), LinearConfig::new(inner, width).init(device)) }
     }
 
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.net.2.forward(self.net.0.forward(x))
+    fn forward(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        linear(&self.net.2, self.net.0.forward(x), Some(residual))
     }
 }
 
@@ -114,7 +112,7 @@ pub struct BasicTransformerBlock {
 
 impl BasicTransformerBlock {
     fn new(width: usize, shape: TransformerShape, device: &Device) -> Self {
-        let norm = || LayerNormConfig::new(width).with_epsilon(1e-5).init(device);
+        let norm = || LayerNormConfig::new(width).with_epsilon(LAYER_NORM_EPS).init(device);
         Self {
             norm1: norm(),
             attn1: Attention::new(width, width, shape, device),
@@ -126,12 +124,17 @@ impl BasicTransformerBlock {
     }
 
     fn forward(&self, x: Tensor<3>, context: &Tensor<3>) -> Tensor<3> {
-        let normed = self.norm1.forward(x.clone());
-        let x = x + self.attn1.forward(normed.clone(), normed);
-        let normed = self.norm2.forward(x.clone());
-        let x = x + self.attn2.forward(normed, context.clone());
-        let normed = self.norm3.forward(x.clone());
-        x + self.ff.forward(normed)
+        let normed = layer_norm(&self.norm1, &x);
+        let x = self.attn1.forward(normed.clone(), normed, x);
+        let x = self.attn2.forward(layer_norm(&self.norm2, &x), context.clone(), x);
+        self.ff.forward(layer_norm(&self.norm3, &x), x)
+    }
+}
+
+fn layer_norm(norm: &LayerNorm, x: &Tensor<3>) -> Tensor<3> {
+    match &norm.beta {
+        Some(beta) => fused_ops::layer_norm(x.clone(), norm.gamma.val(), beta.val(), LAYER_NORM_EPS),
+        None => norm.forward(x.clone()),
     }
 }
 
@@ -179,32 +182,25 @@ impl Transformer2DModel {
         }
     }
 
-    /// `[B, C, H, W]` features and `[B, T, D]` text tokens to `[B, C, H, W]`.
+    /// `[B, H, W, C]` features and `[B, T, D]` text tokens to `[B, H, W, C]`.
     pub fn forward(&self, x: Tensor<4>, context: &Tensor<3>) -> Tensor<4> {
-        let [_, _, height, width] = x.dims();
-        let normed = self.norm.forward(x.clone());
+        let shape = x.dims();
+        let normed = group_norm(&self.norm, x.clone(), Activation::Identity);
         let mut tokens = match &self.proj_in {
-            Projection::Linear(linear) => linear.forward(to_tokens(normed)),
-            Projection::Conv(conv) => to_tokens(conv.forward(normed)),
-        }; // [B, H * W, C]
+            Projection::Linear(layer) => linear(layer, to_tokens(normed), None),
+            Projection::Conv(layer) => to_tokens(conv(layer, normed, None)),
+        };
         for block in &self.transformer_blocks {
             tokens = block.forward(tokens, context);
         }
-        let out = match &self.proj_out {
-            Projection::Linear(linear) => to_feature_map(linear.forward(tokens), [height, width]),
-            Projection::Conv(conv) => conv.forward(to_feature_map(tokens, [height, width])),
-        };
-        x + out
+        match &self.proj_out {
+            Projection::Linear(layer) => linear(layer, tokens, Some(to_tokens(x))).reshape(shape),
+            Projection::Conv(layer) => conv(layer, tokens.reshape(shape), Some(x)),
+        }
     }
 }
 
-/// `[B, C, H, W]` to `[B, H * W, C]`.
+/// `[B, H, W, C]` to `[B, H * W, C]`.
 pub(crate) fn to_tokens(x: Tensor<4>) -> Tensor<3> {
-    x.flatten::<3>(2, 3).swap_dims(1, 2)
-}
-
-/// `[B, H * W, C]` to `[B, C, H, W]`.
-pub(crate) fn to_feature_map(tokens: Tensor<3>, [height, width]: [usize; 2]) -> Tensor<4> {
-    let [batch, _, channels] = tokens.dims();
-    tokens.swap_dims(1, 2).reshape([batch, channels, height, width])
+    x.flatten::<3>(1, 2)
 }

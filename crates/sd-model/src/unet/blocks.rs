@@ -53,7 +53,7 @@ impl DownBlock2D {
         }
     }
 
-    /// Applies the stage to `x` `[B, C, H, W]` and appends the output of every layer to `residuals`.
+    /// Applies the stage to `x` `[B, H, W, C]` and appends the output of every layer to `residuals`.
     pub(crate) fn forward(
         &self,
         x: Tensor<4>,
@@ -92,7 +92,7 @@ impl UNetMidBlock2DCrossAttn {
         }
     }
 
-    /// `[B, C, H, W]` to `[B, C, H, W]`.
+    /// `[B, H, W, C]` to `[B, H, W, C]`.
     pub(crate) fn forward(&self, x: Tensor<4>, temb: &Tensor<2>, context: &Tensor<3>) -> Tensor<4> {
         let mut x = x;
         for (layer, resnet) in self.resnets.iter().enumerate() {
@@ -129,7 +129,7 @@ impl UpBlock2D {
         }
     }
 
-    /// Applies the stage to `x` `[B, C, H, W]`, taking one residual from the end of `residuals` per layer.
+    /// Applies the stage to `x` `[B, H, W, C]`, taking one residual from the end of `residuals` per layer.
     ///
     /// The enlargement takes the size of the next residual, so sides that do not divide evenly fit again.
     pub(crate) fn forward(
@@ -143,14 +143,14 @@ impl UpBlock2D {
         for (layer, resnet) in self.resnets.iter().enumerate() {
             let residual =
                 residuals.pop().expect("invariant: the down half leaves one residual per up layer");
-            x = resnet.forward(Tensor::cat(vec![x, residual], 1), Some(temb));
+            x = resnet.forward(Tensor::cat(vec![x, residual], 3), Some(temb));
             if let Some(transformer) = self.attentions.get(layer) {
                 x = transformer.forward(x, context);
             }
         }
         for upsampler in &self.upsamplers {
             let size = residuals.last().map(|next| {
-                let [_, _, height, width] = next.dims();
+                let [_, height, width, _] = next.dims();
                 [height, width]
             });
             x = upsampler.forward(x, size);

@@ -11,13 +11,13 @@ pub use attention::{Attention, BasicTransformerBlock, FeedForward, Geglu, Projec
 pub use blocks::{DownBlock2D, UNetMidBlock2DCrossAttn, UpBlock2D};
 pub use time_embedding::TimestepEmbedding;
 
-pub(crate) use attention::{to_feature_map, to_tokens};
+pub(crate) use attention::{linear, to_tokens};
 
 use burn::module::Module;
 use burn::nn::GroupNorm;
 use burn::nn::conv::Conv2d;
-use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
+use fused_ops::{Activation, conv, group_norm};
 
 use crate::config::{DownBlockType, UNet2DConditionConfig, UpBlockType};
 use crate::resnet::{Norm, conv3x3};
@@ -83,7 +83,8 @@ impl UNet2DCondition {
         let context = &encoder_hidden_states;
         let sinusoids = self.time_proj.forward(timesteps).cast(sample.dtype());
         let temb = self.time_embedding.forward(sinusoids); // [B, 4 * block_out_channels[0]]
-        let mut x = self.conv_in.forward(sample);
+        // Channels-last from here on.
+        let mut x = conv(&self.conv_in, sample.permute([0, 2, 3, 1]), None);
         let mut residuals = vec![x.clone()];
         for block in &self.down_blocks {
             x = block.forward(x, &temb, context, &mut residuals);
@@ -92,7 +93,8 @@ impl UNet2DCondition {
         for block in &self.up_blocks {
             x = block.forward(x, &temb, context, &mut residuals);
         }
-        self.conv_out.forward(silu(self.conv_norm_out.forward(x)))
+        let x = group_norm(&self.conv_norm_out, x, Activation::Silu);
+        conv(&self.conv_out, x, None).permute([0, 3, 1, 2])
     }
 }
 

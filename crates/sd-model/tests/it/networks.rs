@@ -60,6 +60,24 @@ fn unet_with_linear_projection_and_heads_per_stage_matches_diffusers() {
 }
 
 #[test]
+fn attention_upcast_to_f32_is_read_saved_and_the_same_in_f32() {
+    let device = backend::test_device();
+    let folder = tempfile::tempdir().unwrap();
+    let config = UNet2DConditionConfig::from_file(&path("unet_sd2/config.json")).unwrap();
+    assert!(!config.upcast_attention);
+    let file = folder.path().join("config.json");
+    UNet2DConditionConfig { upcast_attention: true, ..config }.save(&file).unwrap();
+    let config = UNet2DConditionConfig::from_file(&file).unwrap();
+    assert!(config.upcast_attention);
+    let weights = path("unet_sd2/diffusion_pytorch_model.safetensors");
+    let upcast = config.init(&device).unwrap().load(&weights).unwrap();
+    let golden = Golden::open("unet_sd2/golden.safetensors", &device);
+    let [sample, timesteps, context] = ["sample", "timesteps", "encoder_hidden_states"];
+    let output = upcast.forward(golden.tensor(sample), golden.tensor(timesteps), golden.tensor(context));
+    assert_close("upcast", output, golden.tensor::<4>("output"), TOLERANCE);
+}
+
+#[test]
 fn autoencoder_with_three_stages_matches_diffusers() {
     autoencoder_case("autoencoder");
 }
