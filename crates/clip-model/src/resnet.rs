@@ -193,6 +193,16 @@ impl AttentionPool {
     /// - `features`: `[B, H, W, C]`
     /// - output: `[B, projection_dim]`
     pub fn forward(&self, features: Tensor<4>) -> Tensor<2> {
+        apply_linear(&self.c_proj, self.pool(features), None, IDENTITY)
+    }
+
+    /// The pooled feature before the projection.
+    ///
+    /// # Shapes
+    ///
+    /// - `features`: `[B, H, W, C]`
+    /// - output: `[B, C]`
+    pub fn pool(&self, features: Tensor<4>) -> Tensor<2> {
         let [batch, rows, columns, channels] = features.dims();
         let x = features.reshape([batch, rows * columns, channels]);
         let x = Tensor::cat(vec![x.clone().mean_dim(1), x], 1); // [B, 1 + T, C]
@@ -200,8 +210,7 @@ impl AttentionPool {
         let query = apply_linear(&self.q_proj, x.clone().narrow(1, 0, 1), None, IDENTITY); // [B, 1, C]
         let key = apply_linear(&self.k_proj, x.clone(), None, IDENTITY);
         let value = apply_linear(&self.v_proj, x, None, IDENTITY);
-        let pooled = fused_ops::attention(query, key, value, self.num_heads, false);
-        apply_linear(&self.c_proj, pooled.squeeze_dim(1), None, IDENTITY)
+        fused_ops::attention(query, key, value, self.num_heads, false).squeeze_dim(1)
     }
 }
 
@@ -216,8 +225,8 @@ impl ModifiedResNet {
         self.feature_map(pixel_values).permute([0, 3, 1, 2])
     }
 
-    /// As [`ModifiedResNet::features`], the channels last.
-    fn feature_map(&self, pixel_values: Tensor<4>) -> Tensor<4> {
+    /// As [`ModifiedResNet::features`], the channels last, as [`AttentionPool`] takes it.
+    pub fn feature_map(&self, pixel_values: Tensor<4>) -> Tensor<4> {
         let x = pixel_values.permute([0, 2, 3, 1]);
         let x = conv_norm(&self.conv1, &self.bn1, x, None, true); // [B, H/2, W/2, width / 2]
         let x = conv_norm(&self.conv2, &self.bn2, x, None, true);

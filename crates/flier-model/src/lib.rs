@@ -15,11 +15,11 @@ pub mod model;
 pub mod run;
 pub mod trained;
 
-pub use adapters::{LinearProbe, TipAdapter, ZeroShot};
+pub use adapters::{ClipAdapter, LinearProbe, ProLip, TipAdapter, ZeroShot};
 pub use config::{Coupling, FlierConfig, LatentBranchConfig, Pool};
 pub use error::Error;
 pub use latent_encoder::{LatentEncoder, LatentEncoderConfig};
 pub use layers::Layers;
 pub use model::{FlierModel, HeadInit};
 pub use run::{Backbone, Classifier, EpochSummary, RunDescription, Selection, SelectionRule};
-pub use trained::TrainedClassifier;
+pub use trained::{TrainedClassifier, Weights};

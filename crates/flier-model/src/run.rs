@@ -1,6 +1,7 @@
 //! `run.json`: what a training run was and how its weights are read back.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::config::FlierConfig;
@@ -91,6 +92,57 @@ pub enum Classifier {
         /// Chosen sharpness.
         beta: f64,
     },
+    /// [`crate::ZeroShot`] with vectors that a method has trained: CLAP, TaskRes.
+    Cosine {
+        /// Width P of the features.
+        projection_dim: usize,
+        /// Factor on the cosine.
+        logit_scale: f64,
+    },
+    /// [`crate::LinearProbe`] of another method than logistic regression: GDA, LP++.
+    Linear {
+        /// Width P of the features.
+        projection_dim: usize,
+    },
+    /// [`crate::TipAdapter`] of another method than Tip-Adapter-F: Tip-Adapter, CaFo, APE, APE-T.
+    Cache {
+        /// Width P of the features.
+        projection_dim: usize,
+        /// Number M of cached images.
+        num_keys: usize,
+        /// Factor on the cosine.
+        logit_scale: f64,
+        /// Chosen weight of the cache logits.
+        alpha: f64,
+        /// Chosen sharpness.
+        beta: f64,
+        /// Channels of the feature that the keys hold; absent: all.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        channels: Vec<usize>,
+    },
+    /// [`crate::ClipAdapter`].
+    ClipAdapter {
+        /// Width P of the features.
+        projection_dim: usize,
+        /// Width H of the bottleneck.
+        hidden_dim: usize,
+        /// Factor on the cosine.
+        logit_scale: f64,
+        /// Share of the adapted feature.
+        ratio: f64,
+    },
+    /// [`crate::ProLip`].
+    #[serde(rename = "prolip")]
+    ProLip {
+        /// Width D of the features, which are taken before the projection.
+        feature_dim: usize,
+        /// Width P of the space shared with texts.
+        projection_dim: usize,
+        /// Whether the projection has a bias.
+        has_bias: bool,
+        /// Factor on the cosine.
+        logit_scale: f64,
+    },
     /// [`crate::FlierModel`].
     FineTune {
         /// Its shape.
@@ -118,6 +170,24 @@ pub struct Selection {
     /// Epoch of the moving average, from 1.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ema_epoch: Option<u32>,
+    /// Values chosen from the grids of the spec, by name, where the classifier does not hold them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub settings: BTreeMap<String, f64>,
+}
+
+impl Selection {
+    /// A choice among `num_val_images` validation images, on which the kept weights have this accuracy.
+    pub fn new(rule: SelectionRule, num_val_images: usize, val_accuracy: Option<f64>) -> Self {
+        Self {
+            rule,
+            num_val_images,
+            val_accuracy,
+            ema_val_accuracy: None,
+            epoch: None,
+            ema_epoch: None,
+            settings: BTreeMap::new(),
+        }
+    }
 }
 
 /// Which rule chose.
@@ -200,6 +270,12 @@ impl RunDescription {
     pub fn check(&self) -> Result<(), Error> {
         let classes = self.class_names.len();
         expect(classes >= 2, "class_names", "at least 2 classes", classes)?;
+        if let Classifier::Cache { channels, projection_dim, .. } = &self.classifier
+            && let Some(channel) = channels.iter().find(|channel| *channel >= projection_dim)
+        {
+            let expected = format!("channels below `projection_dim`, {projection_dim}");
+            expect(false, "classifier.channels", expected, channel)?;
+        }
         if let Classifier::FineTune { config } = &self.classifier {
             config.check()?;
             expect(

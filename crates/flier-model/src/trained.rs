@@ -1,11 +1,11 @@
-//! Trained parameters read back for evaluation.
+//! Trained parameters with the way in which they give logits: as a run left them, or read back for evaluation.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use clip_model::{KeyTable, load_safetensors};
+use clip_model::{KeyTable, SaveDtype, load_safetensors, save_safetensors};
 use std::path::Path;
 
-use crate::adapters::{LinearProbe, TipAdapter, ZeroShot};
+use crate::adapters::{ClipAdapter, LinearProbe, ProLip, TipAdapter, ZeroShot};
 use crate::error::Error;
 use crate::model::FlierModel;
 use crate::run::{Classifier, RunDescription};
@@ -17,15 +17,29 @@ pub struct TrainedClassifier {
     classifier: Classifier,
 }
 
+/// The parameters of a classifier.
 #[derive(Debug)]
-enum Weights {
+pub enum Weights {
+    /// Of [`Classifier::ZeroShot`] and [`Classifier::Cosine`].
     ZeroShot(ZeroShot),
+    /// Of [`Classifier::LinearProbe`] and [`Classifier::Linear`].
     LinearProbe(LinearProbe),
+    /// Of [`Classifier::TipAdapterF`] and [`Classifier::Cache`].
     TipAdapter(TipAdapter),
+    /// Of [`Classifier::ClipAdapter`].
+    ClipAdapter(ClipAdapter),
+    /// Of [`Classifier::ProLip`].
+    ProLip(ProLip),
+    /// Of [`Classifier::FineTune`].
     FineTune(Box<FlierModel>),
 }
 
 impl TrainedClassifier {
+    /// A classifier that a run has found; `weights` are of the kind that `classifier` describes.
+    pub fn new(weights: Weights, classifier: Classifier) -> Self {
+        Self { weights, classifier }
+    }
+
     /// Loads `weights` (`model.safetensors` or `ema.safetensors`) as `run` describes them.
     ///
     /// # Errors
@@ -35,17 +49,32 @@ impl TrainedClassifier {
         run.check()?;
         let (classes, table) = (run.class_names.len(), KeyTable::new());
         let loaded = match &run.classifier {
-            Classifier::ZeroShot { projection_dim, .. } => {
+            Classifier::ZeroShot { projection_dim, .. } | Classifier::Cosine { projection_dim, .. } => {
                 let empty = ZeroShot::empty(*projection_dim, classes, device);
                 Weights::ZeroShot(load_safetensors(empty, weights, &table)?.valid())
             }
-            Classifier::LinearProbe { projection_dim, .. } => {
+            Classifier::LinearProbe { projection_dim, .. } | Classifier::Linear { projection_dim } => {
                 let empty = LinearProbe::empty(*projection_dim, classes, device);
                 Weights::LinearProbe(load_safetensors(empty, weights, &table)?.valid())
             }
             Classifier::TipAdapterF { projection_dim, num_keys, .. } => {
                 let empty = TipAdapter::empty(*num_keys, *projection_dim, classes, device);
                 Weights::TipAdapter(load_safetensors(empty, weights, &table)?.valid())
+            }
+            Classifier::Cache { projection_dim, num_keys, channels, .. } => {
+                let width = if channels.is_empty() { *projection_dim } else { channels.len() };
+                let keys = Tensor::zeros([*num_keys, width], device);
+                let empty = TipAdapter::empty(*num_keys, *projection_dim, classes, device);
+                let empty = empty.with_channels(keys, channels.clone());
+                Weights::TipAdapter(load_safetensors(empty, weights, &table)?.valid())
+            }
+            Classifier::ClipAdapter { projection_dim, hidden_dim, .. } => {
+                let empty = ClipAdapter::empty(*projection_dim, *hidden_dim, classes, device);
+                Weights::ClipAdapter(load_safetensors(empty, weights, &table)?.valid())
+            }
+            Classifier::ProLip { feature_dim, projection_dim, has_bias, .. } => {
+                let empty = ProLip::empty(*feature_dim, *projection_dim, *has_bias, classes, device);
+                Weights::ProLip(load_safetensors(empty, weights, &table)?.valid())
             }
             Classifier::FineTune { config } => {
                 let empty = FlierModel::empty(config, device)?;
@@ -54,6 +83,29 @@ impl TrainedClassifier {
             }
         };
         Ok(Self { weights: loaded, classifier: run.classifier.clone() })
+    }
+
+    /// Writes the weights as [`Self::from_files`] reads them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        let (dtype, table) = (SaveDtype::F32, KeyTable::new());
+        match &self.weights {
+            Weights::ZeroShot(model) => save_safetensors(model, path, dtype, &table)?,
+            Weights::LinearProbe(model) => save_safetensors(model, path, dtype, &table)?,
+            Weights::TipAdapter(model) => save_safetensors(model, path, dtype, &table)?,
+            Weights::ClipAdapter(model) => save_safetensors(model, path, dtype, &table)?,
+            Weights::ProLip(model) => save_safetensors(model, path, dtype, &table)?,
+            Weights::FineTune(model) => save_safetensors(&**model, path, dtype, &model.key_table())?,
+        }
+        Ok(())
+    }
+
+    /// What the weights are and how they give logits.
+    pub fn classifier(&self) -> &Classifier {
+        &self.classifier
     }
 
     /// Whether it reads images ([`Self::logits_from_images`]) rather than features of the frozen encoder.
@@ -82,8 +134,13 @@ impl TrainedClassifier {
         let [_, width] = features.dims();
         let expected = match &self.classifier {
             Classifier::ZeroShot { projection_dim, .. }
+            | Classifier::Cosine { projection_dim, .. }
             | Classifier::LinearProbe { projection_dim, .. }
-            | Classifier::TipAdapterF { projection_dim, .. } => *projection_dim,
+            | Classifier::Linear { projection_dim }
+            | Classifier::TipAdapterF { projection_dim, .. }
+            | Classifier::Cache { projection_dim, .. }
+            | Classifier::ClipAdapter { projection_dim, .. } => *projection_dim,
+            Classifier::ProLip { feature_dim, .. } => *feature_dim,
             Classifier::FineTune { .. } => return Err(self.wrong_input("images", "features")),
         };
         if width != expected {
@@ -94,12 +151,21 @@ impl TrainedClassifier {
             });
         }
         match (&self.weights, &self.classifier) {
-            (Weights::ZeroShot(model), Classifier::ZeroShot { logit_scale, .. }) => {
-                Ok(model.logits(features, *logit_scale))
-            }
+            (
+                Weights::ZeroShot(model),
+                Classifier::ZeroShot { logit_scale, .. } | Classifier::Cosine { logit_scale, .. },
+            ) => Ok(model.logits(features, *logit_scale)),
             (Weights::LinearProbe(model), _) => Ok(model.logits(features)),
-            (Weights::TipAdapter(model), Classifier::TipAdapterF { logit_scale, alpha, beta, .. }) => {
-                Ok(model.logits(features, *logit_scale, *alpha, *beta))
+            (
+                Weights::TipAdapter(model),
+                Classifier::TipAdapterF { logit_scale, alpha, beta, .. }
+                | Classifier::Cache { logit_scale, alpha, beta, .. },
+            ) => Ok(model.logits(features, *logit_scale, *alpha, *beta)),
+            (Weights::ClipAdapter(model), Classifier::ClipAdapter { logit_scale, ratio, .. }) => {
+                Ok(model.logits(features, *logit_scale, *ratio))
+            }
+            (Weights::ProLip(model), Classifier::ProLip { logit_scale, .. }) => {
+                Ok(model.logits(features, *logit_scale))
             }
             _ => Err(self.wrong_input("images", "features")),
         }
@@ -110,6 +176,11 @@ impl TrainedClassifier {
             Classifier::ZeroShot { .. } => "zero-shot",
             Classifier::LinearProbe { .. } => "linear-probe",
             Classifier::TipAdapterF { .. } => "tip-adapter-f",
+            Classifier::Cosine { .. } => "cosine",
+            Classifier::Linear { .. } => "linear",
+            Classifier::Cache { .. } => "cache",
+            Classifier::ClipAdapter { .. } => "clip-adapter",
+            Classifier::ProLip { .. } => "prolip",
             Classifier::FineTune { .. } => "fine-tune",
         };
         Error::WrongInput { method, reads, given }

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::spec::{
-    HeadInit, LanguageModelSpec, LatentsOptions, LinearProbeSpec, Pool, Preset, Scheduler, ShortClass,
-    StoredSize, TipAdapterSpec, Training, ValShots,
+    HeadInit, LanguageModelSpec, LatentsOptions, Method, Pool, Preset, Scheduler, ShortClass, StoredSize,
+    Training, ValShots,
 };
 use crate::{ClusterTable, DatasetId, Error, Seed, Shots};
 
@@ -39,7 +39,7 @@ pub struct Pipeline {
     pub encoded_latents: Option<EncodedLatentsTable>,
     /// Settings that the fine-tuned methods share.
     pub training: Option<Training>,
-    /// Augmented views of the cache of Tip-Adapter.
+    /// Augmented views of the shots, which the methods on frozen features train on.
     pub cache_views: Option<CacheViews>,
     /// Held-out splits that are evaluated.
     pub evaluation_splits: Vec<String>,
@@ -207,19 +207,8 @@ pub struct MethodTable {
     pub text_classifier: Option<TextClassifierTable>,
 }
 
-/// What a method trains.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum MethodKind {
-    /// Nothing: the text classifier, once for each backbone.
-    ZeroShot,
-    /// Logistic regression on frozen features.
-    LinearProbe(LinearProbeSpec),
-    /// Tip-Adapter-F.
-    TipAdapterF(TipAdapterSpec),
-    /// FLIER or one of its controls, with the pipeline's `[training]`.
-    FineTune(PresetTable),
-}
+/// What a method trains; the fine-tuned ones take the pipeline's `[training]`.
+pub type MethodKind = Method<PresetTable>;
 
 /// A preset of the switches.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -231,6 +220,10 @@ pub struct PresetTable {
     pub head_init: Option<HeadInit>,
     /// Instead of the pipeline's [`crate::spec::FineTuneSpec::pool`].
     pub pool: Option<Pool>,
+    /// Instead of the pipeline's [`Training::latent_factor`].
+    pub latent_factor: Option<f64>,
+    /// Instead of the pipeline's [`Training::generated_per_class`].
+    pub generated_per_class: Option<u32>,
 }
 
 impl Pipeline {
@@ -289,15 +282,18 @@ impl Pipeline {
                 )
             };
             match method.method {
-                MethodKind::FineTune(_) if self.training.is_none() => return needs("training"),
-                MethodKind::FineTune(PresetTable { preset, .. })
+                Method::ZeroShot | Method::LinearProbe(_) => {}
+                Method::FineTune(_) if self.training.is_none() => return needs("training"),
+                Method::FineTune(PresetTable { preset, .. })
                     if preset != Preset::RealOnly
                         && self.latents.is_none()
                         && self.encoded_latents.is_none() =>
                 {
                     return needs("latents");
                 }
-                MethodKind::TipAdapterF(_) if self.cache_views.is_none() => return needs("cache_views"),
+                Method::FineTune(_) => {}
+                Method::Cafo(_) if self.latents.is_none() => return needs("latents"),
+                _ if self.cache_views.is_none() => return needs("cache_views"),
                 _ => {}
             }
         }

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use crate::data_manifest::DataManifest;
 use crate::pipeline::{
-    EncodedLatentsTable, IMAGENET_7, LatentsTable, MethodKind, MethodTable, PromptsTable, TextClassifierTable,
+    EncodedLatentsTable, IMAGENET_7, LatentsTable, MethodTable, PromptsTable, TextClassifierTable,
 };
 use crate::spec::{
-    CheckpointsSpec, ClassTexts, EncodedLatentsSpec, FeaturesSpec, FewshotSplitsSpec, FineTuneSpec,
-    ImagesSpec, LatentsSpec, Method, MetricsSpec, PredictionSource, PredictionsSpec, PromptProvider,
-    PromptsSpec, SelectionSpec, StageSpec, ViewAugment, WeightsUsed,
+    CheckpointsSpec, ClassTexts, EncodedLatentsSpec, FeatureLayer, FeaturesSpec, FewshotSplitsSpec,
+    FineTuneSpec, ImagesSpec, LatentsSpec, Method, MetricsSpec, PredictionSource, PredictionsSpec,
+    PromptProvider, PromptsSpec, SelectionSpec, StageSpec, ViewAugment, WeightsUsed,
 };
 use crate::{
     ArtifactId, CheckpointRef, Digest, Error, Pipeline, Seed, Shots, Unit, checkpoint_digest, file_digests,
@@ -106,11 +106,11 @@ struct Expansion<'a> {
     by_output: BTreeMap<ArtifactId, usize>,
 }
 
-/// What the cells of one backbone share.
-struct Backbone {
-    checkpoint: CheckpointRef,
-    training_features: ArtifactId,
-    test_features: ArtifactId,
+/// For what features are read.
+#[derive(Clone, Copy)]
+enum Seen {
+    Training,
+    Evaluation,
 }
 
 /// One cell of the sweep.
@@ -155,7 +155,10 @@ impl Expansion<'_> {
         let latents = pipeline.latents.as_ref().map(|table| self.latents(table)).transpose()?;
         let mut backbones = Vec::new();
         for id in &pipeline.backbones {
-            backbones.push(self.backbone(id, &images)?);
+            let backbone = self.checkpoint(id)?;
+            self.features(&backbone, Seen::Training, None, &images)?;
+            self.features(&backbone, Seen::Evaluation, None, &images)?;
+            backbones.push(backbone);
         }
         for &shots in &pipeline.fewshot.shots {
             for &seed in &pipeline.fewshot.seeds {
@@ -163,10 +166,11 @@ impl Expansion<'_> {
             }
         }
         for backbone in &backbones {
-            for table in pipeline.methods.iter().filter(|t| t.method == MethodKind::ZeroShot) {
+            for table in pipeline.methods.iter().filter(|t| t.method == Method::ZeroShot) {
                 let spec = self.checkpoints_spec(table, backbone, None, Method::ZeroShot)?;
                 let run = self.train(&spec, &[("images", &images)])?;
-                self.evaluate(&spec, &run, ("features", &backbone.test_features))?;
+                let features = self.features(backbone, Seen::Evaluation, None, &images)?;
+                self.evaluate(&spec, &run, ("features", &features))?;
             }
         }
         Ok(())
@@ -235,18 +239,27 @@ impl Expansion<'_> {
         self.add(StageSpec::EncodedLatents(spec), &[("images", images), ("fewshot-splits", shots)])
     }
 
-    fn backbone(&mut self, id: &str, images: &ArtifactId) -> Result<Backbone, Error> {
-        let checkpoint = self.checkpoint(id)?;
-        let pipeline = self.pipeline;
-        let mut features = |splits: Vec<String>| {
-            let dataset = pipeline.dataset.clone();
-            let spec =
-                FeaturesSpec { dataset, backbone: checkpoint.clone(), splits, view: ViewAugment::Center };
-            self.add(StageSpec::Features(spec), &[("images", images)])
+    /// Adds the features of images as they are.
+    fn features(
+        &mut self,
+        backbone: &CheckpointRef,
+        seen: Seen,
+        layer: Option<FeatureLayer>,
+        images: &ArtifactId,
+    ) -> Result<ArtifactId, Error> {
+        let splits = match seen {
+            Seen::Training => vec!["train".to_owned(), "val".to_owned()],
+            Seen::Evaluation => self.pipeline.evaluation_splits.clone(),
         };
-        let training_features = features(vec!["train".to_owned(), "val".to_owned()])?;
-        let test_features = features(pipeline.evaluation_splits.clone())?;
-        Ok(Backbone { checkpoint, training_features, test_features })
+        let spec = FeaturesSpec {
+            dataset: self.pipeline.dataset.clone(),
+            backbone: backbone.clone(),
+            splits,
+            view: ViewAugment::Center,
+            layer,
+            generated_per_class: None,
+        };
+        self.add(StageSpec::Features(spec), &[("images", images)])
     }
 
     fn cell(
@@ -254,7 +267,7 @@ impl Expansion<'_> {
         cell: Cell,
         images: &ArtifactId,
         latents: Option<&ArtifactId>,
-        backbones: &[Backbone],
+        backbones: &[CheckpointRef],
     ) -> Result<(), Error> {
         let fewshot = &self.pipeline.fewshot;
         let shots = self.add(
@@ -282,45 +295,50 @@ impl Expansion<'_> {
     fn run(
         &mut self,
         table: &MethodTable,
-        backbone: &Backbone,
+        backbone: &CheckpointRef,
         cell: Cell,
         images: &ArtifactId,
         shots: &ArtifactId,
         latents: Option<&ArtifactId>,
     ) -> Result<(), Error> {
-        let features = ("features", &backbone.training_features);
-        let shots_input = ("fewshot-splits", shots);
-        let test_features = ("features", &backbone.test_features);
-        match &table.method {
-            MethodKind::ZeroShot => Ok(()),
-            MethodKind::LinearProbe(probe) => {
-                let spec =
-                    self.checkpoints_spec(table, backbone, Some(cell), Method::LinearProbe(probe.clone()))?;
-                let run = self.train(&spec, &[shots_input, features])?;
-                self.evaluate(&spec, &run, test_features)
-            }
-            MethodKind::TipAdapterF(tip) => {
-                let cache = self.cache_features(backbone, cell, images, shots)?;
-                let spec =
-                    self.checkpoints_spec(table, backbone, Some(cell), Method::TipAdapterF(tip.clone()))?;
-                let run = self.train(&spec, &[shots_input, features, ("cache-features", &cache)])?;
-                self.evaluate(&spec, &run, test_features)
-            }
-            MethodKind::FineTune(preset) => {
-                let mut training = self.pipeline.training.ok_or_else(|| missing("training"))?;
-                training.head_init = preset.head_init.unwrap_or(training.head_init);
-                training.pool = preset.pool.unwrap_or(training.pool);
-                let method = Method::FineTune(FineTuneSpec::preset(preset.preset, &training));
-                let reads_latents = method.input_slots().iter().any(|slot| slot.name == "latents");
-                let spec = self.checkpoints_spec(table, backbone, Some(cell), method)?;
-                let mut inputs = vec![("images", images), shots_input];
-                if reads_latents {
-                    inputs.push(("latents", latents.ok_or_else(|| missing("latents"))?));
-                }
-                let run = self.train(&spec, &inputs)?;
-                self.evaluate(&spec, &run, ("images", images))
-            }
+        if table.method == Method::ZeroShot {
+            return Ok(());
         }
+        let training = self.pipeline.training;
+        let method = table.method.clone().try_map_fine_tune(|preset| {
+            let mut training = training.ok_or_else(|| missing("training"))?;
+            training.head_init = preset.head_init.unwrap_or(training.head_init);
+            training.pool = preset.pool.unwrap_or(training.pool);
+            training.latent_factor = preset.latent_factor.unwrap_or(training.latent_factor);
+            training.generated_per_class = preset.generated_per_class.or(training.generated_per_class);
+            Ok(FineTuneSpec::preset(preset.preset, &training))
+        })?;
+        let layer = method.feature_layer();
+        let mut inputs = Vec::new();
+        for slot in method.input_slots() {
+            let id = match (slot.name, &method) {
+                ("images", _) => images.clone(),
+                ("fewshot-splits", _) => shots.clone(),
+                ("latents", _) => latents.ok_or_else(|| missing("latents"))?.clone(),
+                ("features", _) => self.features(backbone, Seen::Training, layer, images)?,
+                ("cache-features", _) => self.cache_features(backbone, cell, layer, images, shots)?,
+                ("generated-features", Method::Cafo(cafo)) => {
+                    let count = cafo.generated_per_class.unwrap_or(cell.shots);
+                    let latents = latents.ok_or_else(|| missing("latents"))?;
+                    self.generated_features(backbone, cell, count, latents)?
+                }
+                (name, _) => return Err(missing(name)),
+            };
+            inputs.push((slot.name, id));
+        }
+        let source = match &method {
+            Method::FineTune(_) => ("images", images.clone()),
+            _ => ("features", self.features(backbone, Seen::Evaluation, layer, images)?),
+        };
+        let spec = self.checkpoints_spec(table, backbone, Some(cell), method)?;
+        let inputs: Vec<_> = inputs.iter().map(|(name, id)| (*name, id)).collect();
+        let run = self.train(&spec, &inputs)?;
+        self.evaluate(&spec, &run, (source.0, &source.1))
     }
 
     /// Adds a training run; `inputs` are all but the prompts of its text classifier.
@@ -334,27 +352,53 @@ impl Expansion<'_> {
         self.add(StageSpec::Checkpoints(spec.clone()), &inputs)
     }
 
+    /// Adds the features of augmented views of the shots.
     fn cache_features(
         &mut self,
-        backbone: &Backbone,
+        backbone: &CheckpointRef,
         cell: Cell,
+        layer: Option<FeatureLayer>,
         images: &ArtifactId,
         shots: &ArtifactId,
     ) -> Result<ArtifactId, Error> {
+        let spec = self.views_spec(backbone, cell, layer, None)?;
+        self.add(StageSpec::Features(spec), &[("images", images), ("fewshot-splits", shots)])
+    }
+
+    /// Adds the features of augmented views of generated images.
+    fn generated_features(
+        &mut self,
+        backbone: &CheckpointRef,
+        cell: Cell,
+        per_class: u32,
+        latents: &ArtifactId,
+    ) -> Result<ArtifactId, Error> {
+        let spec = self.views_spec(backbone, cell, None, Some(per_class))?;
+        self.add(StageSpec::Features(spec), &[("latents", latents)])
+    }
+
+    fn views_spec(
+        &self,
+        backbone: &CheckpointRef,
+        cell: Cell,
+        layer: Option<FeatureLayer>,
+        generated_per_class: Option<u32>,
+    ) -> Result<FeaturesSpec, Error> {
         let views = self.pipeline.cache_views.ok_or_else(|| missing("cache_views"))?;
-        let spec = FeaturesSpec {
+        Ok(FeaturesSpec {
             dataset: self.pipeline.dataset.clone(),
-            backbone: backbone.checkpoint.clone(),
+            backbone: backbone.clone(),
             splits: vec!["train".to_owned()],
             view: ViewAugment::CropFlip { views: views.views, scale_min: views.scale_min, seed: cell.seed },
-        };
-        self.add(StageSpec::Features(spec), &[("images", images), ("fewshot-splits", shots)])
+            layer,
+            generated_per_class,
+        })
     }
 
     fn checkpoints_spec(
         &self,
         table: &MethodTable,
-        backbone: &Backbone,
+        backbone: &CheckpointRef,
         cell: Option<Cell>,
         method: Method,
     ) -> Result<CheckpointsSpec, Error> {
@@ -365,9 +409,9 @@ impl Expansion<'_> {
         let cell_name = cell.map_or(String::new(), |c| format!("-shots{}-seed{}", c.shots, c.seed));
         Ok(CheckpointsSpec {
             dataset: self.pipeline.dataset.clone(),
-            run: format!("{}-{}{cell_name}", table.name, backbone.checkpoint.id.to_lowercase()),
+            run: format!("{}-{}{cell_name}", table.name, backbone.id.to_lowercase()),
             method_name: table.name.clone(),
-            backbone: backbone.checkpoint.clone(),
+            backbone: backbone.clone(),
             shots: cell.map(|c| c.shots),
             seed: cell.map_or(0, |c| c.seed),
             class_texts,

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use clip_model::{Checkpoint, Clip, ClipConfig, Preprocess, Tokenizer, normalize};
+use clip_model::{Checkpoint, Clip, ClipConfig, Preprocess, Tokenizer, VisionConfig, VisionTower, normalize};
+use pipeline_spec::spec::FeatureLayer;
 use pipeline_spec::{CheckpointRef, checkpoint_digest};
 
 use crate::Error;
@@ -58,6 +60,26 @@ impl Backbone {
     ///
     /// Fails if a class has no text or a text does not fit the context and may not be cut.
     pub fn text_classifier(&self, texts: &[ClassTexts], device: &Device) -> Result<Tensor<2>, Error> {
+        Ok(normalize(self.summed_text_features(texts, normalize, device)?))
+    }
+
+    /// For every class the mean of the features of its texts, none of them normalised, `[N, P]`.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Self::text_classifier`] does.
+    pub fn mean_text_features(&self, texts: &[ClassTexts], device: &Device) -> Result<Tensor<2>, Error> {
+        let counts: Vec<f32> = texts.iter().map(|texts| texts.texts.len() as f32).collect();
+        let counts = Tensor::<2>::from_data(TensorData::new(counts, [texts.len(), 1]), device);
+        Ok(self.summed_text_features(texts, |features| features, device)? / counts)
+    }
+
+    fn summed_text_features(
+        &self,
+        texts: &[ClassTexts],
+        form: impl Fn(Tensor<2>) -> Tensor<2>,
+        device: &Device,
+    ) -> Result<Tensor<2>, Error> {
         let tokenizer = Tokenizer::from_folder(&self.folder)?;
         let context = self.config.text_config.max_position_embeddings;
         let width = self.config.projection_dim;
@@ -73,7 +95,7 @@ impl Backbone {
                 ids.extend(tokenizer.encode_batch(&[text], context, class.truncate)?.into_iter().flatten());
             }
             let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [batch.len(), context]), device);
-            let features = to_vec(normalize(self.clip.text_features(ids)))?;
+            let features = to_vec(form(self.clip.text_features(ids)))?;
             for ((class, ..), feature) in batch.iter().zip(features.chunks_exact(width)) {
                 let sum = &mut sums[class * width..(class + 1) * width];
                 sum.iter_mut().zip(feature).for_each(|(sum, value)| *sum += f64::from(*value));
@@ -83,7 +105,44 @@ impl Backbone {
             return Err(Error::NoText { class_name: empty.class_name.clone() });
         }
         let sums: Vec<f32> = sums.into_iter().map(|sum| sum as f32).collect();
-        Ok(normalize(Tensor::from_data(TensorData::new(sums, [texts.len(), width]), device)))
+        Ok(Tensor::from_data(TensorData::new(sums, [texts.len(), width]), device))
+    }
+
+    /// Features of preprocessed images `[B, 3, H, W]` at `layer`, not normalised.
+    pub fn image_features(&self, pixel_values: Tensor<4>, layer: Option<FeatureLayer>) -> Tensor<2> {
+        match (layer, &self.clip.vision) {
+            (None, _) => self.clip.image_features(pixel_values),
+            (Some(FeatureLayer::PreProjection), VisionTower::VisionTransformer(tower)) => {
+                tower.forward(pixel_values)
+            }
+            (Some(FeatureLayer::PreProjection), VisionTower::ModifiedResNet(tower)) => {
+                tower.attnpool.pool(tower.feature_map(pixel_values))
+            }
+        }
+    }
+
+    /// Width of the features at `layer`.
+    pub fn feature_width(&self, layer: Option<FeatureLayer>) -> usize {
+        match (layer, &self.config.vision_config) {
+            (None, _) => self.config.projection_dim,
+            (Some(FeatureLayer::PreProjection), VisionConfig::VisionTransformer(vision)) => {
+                vision.hidden_size
+            }
+            (Some(FeatureLayer::PreProjection), VisionConfig::ModifiedResNet(vision)) => vision.width * 32,
+        }
+    }
+
+    /// The visual projection `[D, P]` with its bias, where it has one.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a vision transformer has none.
+    pub fn visual_projection(&self) -> Result<Linear, Error> {
+        let projection = match &self.clip.vision {
+            VisionTower::VisionTransformer(_) => self.clip.visual_projection.clone(),
+            VisionTower::ModifiedResNet(tower) => Some(tower.attnpool.c_proj.clone()),
+        };
+        projection.ok_or_else(|| Error::NoProjection { folder: self.folder.clone() })
     }
 }
 

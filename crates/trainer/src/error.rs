@@ -112,6 +112,15 @@ pub enum Error {
         /// The class.
         class_name: String,
     },
+    /// A vision transformer has no projection into the space of the texts.
+    #[error("checkpoint `{}` has no visual projection, which method `prolip` trains; choose another backbone", folder.display())]
+    NoProjection {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The covariance of the features cannot be inverted.
+    #[error("the covariance of the training features is not positive definite; make the features again")]
+    Covariance,
     /// The loss is not a number any more.
     #[error(
         "training diverged: loss {loss} in epoch {epoch}, step {step} of the {pass} pass, at learning rate \

@@ -1,15 +1,16 @@
 //! Images as training may see them: decoded samples of a shot list, and generated samples.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::path::Path;
 
 use artifacts::{ArtifactReader, ImageRow, LatentRow};
 use clip_model::DecodedImage;
+use flier_model::init::normal;
 use image::RgbImage;
+use pipeline_spec::spec::LatentControl;
 
 use crate::Error;
-use crate::random::{shuffle, stream};
+use crate::random::{below, shuffle, stream};
 use crate::shot_list::{Shot, ShotList, check_classes};
 
 /// A decoded image with its label.
@@ -117,32 +118,73 @@ pub fn generated_samples(
     per_class: usize,
     seed: u64,
 ) -> Result<Vec<GeneratedSample>, Error> {
+    let sample = |row: LatentRow| {
+        let sample_id = generated_id(&row);
+        let image = decode(&row.image_png, &row.image_path).map_err(|source| Error::Image {
+            artifact: Box::new(latents.record().id.clone()),
+            sample_id: sample_id.clone(),
+            source,
+        })?;
+        let image = LabeledImage { sample_id, label: row.class_id as usize, image };
+        Ok(GeneratedSample { image, latent: row.latent })
+    };
+    generated_rows(latents, class_names, per_class, seed)?.into_iter().map(sample).collect()
+}
+
+/// The rows of [`generated_samples`], in their order.
+///
+/// # Errors
+///
+/// Fails if the latents cannot be read, the classes differ, or a class has too few samples.
+pub fn generated_rows(
+    latents: &ArtifactReader,
+    class_names: &[String],
+    per_class: usize,
+    seed: u64,
+) -> Result<Vec<LatentRow>, Error> {
     check_classes(latents, class_names)?;
-    let id = || Box::new(latents.record().id.clone());
     let chosen = choose_generated(latents, class_names, per_class, seed)?;
-    let mut found: HashMap<SampleKey, GeneratedSample> = HashMap::with_capacity(chosen.len());
-    let mut places: HashMap<SampleKey, ()> = chosen.iter().map(|key| (*key, ())).collect();
+    let mut found: HashMap<SampleKey, Option<LatentRow>> = chosen.iter().map(|key| (*key, None)).collect();
     latents.for_each_part::<LatentRow, Error>(|_, rows| {
         for row in rows {
-            let Entry::Occupied(place) = places.entry(key_of(&row)) else { continue };
-            let (class, prompt, sample) = *place.key();
-            place.remove();
-            let sample_id = format!("{class}/{prompt}/{sample}");
-            let image = decode(&row.image_png, &row.image_path).map_err(|source| Error::Image {
-                artifact: id(),
-                sample_id: sample_id.clone(),
-                source,
-            })?;
-            let image = LabeledImage { sample_id, label: class as usize, image };
-            found.insert((class, prompt, sample), GeneratedSample { image, latent: row.latent });
+            if let Some(place) = found.get_mut(&key_of(&row)) {
+                place.get_or_insert(row);
+            }
         }
         Ok(())
     })?;
     let missing = |key: &SampleKey| Error::MissingSample {
-        artifact: id(),
+        artifact: Box::new(latents.record().id.clone()),
         sample_id: format!("{}/{}/{}", key.0, key.1, key.2),
     };
-    chosen.iter().map(|key| found.remove(key).ok_or_else(|| missing(key))).collect()
+    chosen.iter().map(|key| found.remove(key).flatten().ok_or_else(|| missing(key))).collect()
+}
+
+/// Gives every sample what `control` puts in place of its latent, by the run's seed.
+pub fn replace_latents(samples: &mut [GeneratedSample], control: LatentControl, seed: u64) {
+    match control {
+        LatentControl::Shuffled => {
+            let mut rng = stream(seed, "shuffled-latents", &[]);
+            // Sattolo's cycle: no latent stays where it was.
+            for last in (1..samples.len()).rev() {
+                let other = below(&mut rng, last);
+                let (before, after) = samples.split_at_mut(last);
+                std::mem::swap(&mut before[other].latent, &mut after[0].latent);
+            }
+        }
+        LatentControl::Noise => {
+            for sample in samples {
+                let mut rng = stream(seed, "noise-latents", &[&sample.image.sample_id]);
+                sample.latent.iter_mut().for_each(|value| *value = normal(&mut rng) as f32);
+            }
+        }
+    }
+}
+
+/// Name of a generated sample.
+pub fn generated_id(row: &LatentRow) -> String {
+    let (class, prompt, sample) = key_of(row);
+    format!("{class}/{prompt}/{sample}")
 }
 
 /// Class, prompt and sample.

@@ -11,16 +11,15 @@ pub mod class_texts;
 pub mod error;
 pub mod features;
 pub mod fine_tune;
+pub mod frozen;
 pub mod images;
-pub mod lbfgs;
-pub mod linear_probe;
+pub mod metrics_log;
 pub mod optimizer;
 pub mod parameters;
 pub mod random;
 pub mod schedule;
 pub mod shot_list;
 pub mod stage;
-pub mod tip_adapter;
 
 pub use error::Error;
 pub use stage::{Ending, Settings, run};

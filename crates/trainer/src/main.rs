@@ -1,6 +1,7 @@
 //! The `trainer` binary.
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use pipeline_spec::Stage;
@@ -21,6 +22,9 @@ struct Args {
     /// Write the training state after every N steps instead of every few seconds.
     #[arg(long, value_name = "N")]
     save_every_steps: Option<u64>,
+    /// Write loss and learning rate of every fine-tuning step to DIR/RUN: JSON lines and a TensorBoard event file.
+    #[arg(long, value_name = "DIR")]
+    log_dir: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -38,6 +42,7 @@ fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         device: &device,
         device_name: &args.device.device,
         save_every_steps: args.save_every_steps.filter(|steps| *steps > 0),
+        log_dir: args.log_dir.as_deref(),
     };
     let mut progress = None;
     let mut last = 0;
@@ -69,6 +74,8 @@ fn with_exit_code(error: Error) -> anyhow::Error {
         | Error::MissingSample { .. }
         | Error::TooFewGenerated { .. }
         | Error::NoText { .. }
+        | Error::NoProjection { .. }
+        | Error::Covariance
         | Error::Image { .. }) => InputFault::new(error).into(),
         error => error.into(),
     }

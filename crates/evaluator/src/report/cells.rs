@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use artifacts::{ArtifactReader, MetricRow};
-use pipeline_spec::spec::{CheckpointsSpec, Method, PredictionsSpec, Select, WeightsUsed};
+use pipeline_spec::spec::{CheckpointsSpec, Method, PredictionsSpec, WeightsUsed};
 use pipeline_spec::{ArtifactId, Plan, StageSpec, Store};
 
 use super::summary::Group;
@@ -165,13 +165,5 @@ pub fn weights_name(weights: WeightsUsed) -> &'static str {
 
 /// The rule that chose the weights of a run, as in specifications.
 pub fn select_name(method: &Method) -> &'static str {
-    match method {
-        Method::ZeroShot => "none",
-        Method::LinearProbe(_) => "val-grid",
-        Method::TipAdapterF(_) => "val-grid",
-        Method::FineTune(spec) => match spec.select {
-            Select::Last => "last",
-            Select::ValBest => "val-best",
-        },
-    }
+    method.selection_rule()
 }

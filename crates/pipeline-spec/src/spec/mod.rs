@@ -17,9 +17,10 @@ pub use sd_latents::{
     TimestepSpacing,
 };
 pub use trainer::{
-    Augment, CheckpointsSpec, ClassTexts, Coupling, FeaturesSpec, FineTuneSpec, Freeze, GeneratedUse,
-    HeadInit, LinearProbeSpec, Method, OptimizerSpec, Pool, Preset, Schedule, Select, TipAdapterSpec,
-    Training, ViewAugment,
+    AdapterTraining, ApeSpec, ApeTSpec, Augment, CacheSpec, CafoSpec, ChannelSpec, CheckpointsSpec, ClapSpec,
+    ClassTexts, ClipAdapterSpec, Coupling, FeatureLayer, FeaturesSpec, FineTuneSpec, Freeze, GdaSpec,
+    GeneratedUse, HeadInit, LatentControl, LinearProbeSpec, LpPlusPlusSpec, Method, OptimizerSpec, Penalty,
+    Pool, Preset, ProLipSpec, Schedule, Select, TaskResSpec, TipAdapterSpec, Training, ViewAugment,
 };
 
 use serde::{Deserialize, Serialize};
@@ -137,10 +138,7 @@ impl StageSpec {
             Self::Latents(_) => vec![slot("prompts", ArtifactKind::Prompts)],
             Self::EncodedLatents(_) => vec![images, shots],
             Self::FewshotSplits(_) => vec![images],
-            Self::Features(s) => match s.view {
-                ViewAugment::Center => vec![images],
-                ViewAugment::CropFlip { .. } => vec![images, shots],
-            },
+            Self::Features(s) => s.input_slots(),
             Self::Checkpoints(s) => s.input_slots(),
             Self::Predictions(s) => {
                 let source = match s.source {

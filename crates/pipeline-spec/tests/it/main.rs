@@ -6,3 +6,4 @@ mod pipeline;
 mod plan;
 mod prompts;
 mod record;
+mod repository;

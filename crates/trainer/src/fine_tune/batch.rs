@@ -1,5 +1,7 @@
 //! Pixel values and latents of a batch, made on the host.
 
+use std::borrow::Cow;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use clip_model::Preprocess;
 use image::RgbImage;
@@ -7,10 +9,9 @@ use pipeline_spec::spec::Augment;
 use rayon::prelude::*;
 
 use super::plan::Pass;
-use crate::Error;
-use crate::augment::crop_flip;
 use crate::images::{GeneratedSample, LabeledImage};
 use crate::random::stream;
+use crate::{Error, augment};
 
 /// Turns images into pixel values; what a view shows depends on (seed, pass, epoch, position of the sample) only.
 #[derive(Debug)]
@@ -52,20 +53,18 @@ impl<'a> Views<'a> {
         let mut values = vec![0.0; indices.len() * 3 * size * size];
         values.par_chunks_mut(3 * size * size).zip(indices).for_each(|(values, &index)| {
             let (source, square) = &self.sources[index];
-            match (square, self.augment, pass) {
-                (Some(square), _, _) => self.preprocess.write_pixel_values(square, values),
-                (None, Augment::CropFlip { scale_min }, Some(pass)) => {
-                    let (epoch, index) = (pass.epoch.to_string(), index.to_string());
-                    let place = [pass.kind.name(), epoch.as_str(), source.sample_id.as_str(), index.as_str()];
-                    let mut rng = stream(self.seed, "augment", &place);
-                    let view = crop_flip(&source.image, size, scale_min, &mut rng);
-                    self.preprocess.write_pixel_values(&view, values);
-                }
-                (None, ..) => {
-                    let square = self.preprocess.square(&source.image);
-                    self.preprocess.write_pixel_values(&square, values);
-                }
-            }
+            let Some(pass) = pass.filter(|_| square.is_none()) else {
+                let fresh = || self.preprocess.square(&source.image);
+                let square = square.as_ref().map_or_else(|| Cow::Owned(fresh()), Cow::Borrowed);
+                return self.preprocess.write_pixel_values(&square, values);
+            };
+            let (epoch, index) = (pass.epoch.to_string(), index.to_string());
+            let place = [pass.kind.name(), epoch.as_str(), source.sample_id.as_str(), index.as_str()];
+            let mut rng = stream(self.seed, "augment", &place);
+            let view = augment::view(self.augment, &source.image, size, &mut rng);
+            let view = view.unwrap_or_else(|| self.preprocess.square(&source.image));
+            self.preprocess.write_pixel_values(&view, values);
+            augment::erase(self.augment, values, size, &mut rng);
         });
         Tensor::from_data(TensorData::new(values, [indices.len(), 3, size, size]), device)
     }

@@ -113,8 +113,8 @@ pub fn optimizer(model: &FlierModel, spec: &FineTuneSpec) -> AdamW {
 pub fn generated_per_class(generated: GeneratedUse, shots: u32) -> Option<usize> {
     match generated {
         GeneratedUse::None => None,
-        GeneratedUse::Images { per_class } | GeneratedUse::ImagesAndLatents { per_class, .. } => {
-            Some(per_class.unwrap_or(shots) as usize)
-        }
+        GeneratedUse::Images { per_class }
+        | GeneratedUse::ImagesAndLatents { per_class, .. }
+        | GeneratedUse::OnlyImages { per_class } => Some(per_class.unwrap_or(shots) as usize),
     }
 }

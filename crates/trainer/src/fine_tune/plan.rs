@@ -41,12 +41,16 @@ impl PassKind {
 ///
 /// [`Schedule::Alternate`]: a real pass, then a generated one, in every epoch; both use the same slice of the learning-rate
 /// schedule. [`Schedule::Sequential`]: all real epochs, then all generated ones; each stage runs through the whole
-/// schedule, so that both orders make the same number of steps at the same rates.
+/// schedule, so that both orders make the same number of steps at the same rates. [`GeneratedUse::OnlyImages`] has no real
+/// passes.
 pub fn passes(schedule: Schedule, generated: GeneratedUse, epochs: u32) -> Vec<Pass> {
     let pass = |kind, epoch, schedule_epoch, ends_epoch| Pass { kind, epoch, schedule_epoch, ends_epoch };
     let mut all = Vec::new();
     match (generated, schedule) {
         (GeneratedUse::None, _) => all.extend((0..epochs).map(|e| pass(PassKind::Real, e, e, true))),
+        (GeneratedUse::OnlyImages { .. }, _) => {
+            all.extend((0..epochs).map(|e| pass(PassKind::Generated, e, e, true)));
+        }
         (_, Schedule::Alternate) => {
             for e in 0..epochs {
                 all.push(pass(PassKind::Real, e, e, false));

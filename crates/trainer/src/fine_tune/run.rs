@@ -16,6 +16,7 @@ use super::state::{self, Progress, State};
 use super::{is_frozen, is_latent, optimizer};
 use crate::backbone::{accuracy, predicted_classes, to_vec};
 use crate::images::GeneratedSample;
+use crate::metrics_log::MetricsLog;
 use crate::optimizer::AdamW;
 use crate::parameters::{NamedTensors, assign, collect, update_average};
 use crate::{Control, Error};
@@ -46,6 +47,8 @@ pub struct Training<'a> {
     pub work_dir: Option<&'a Path>,
     /// Write the state after every so many steps instead of by time.
     pub save_every_steps: Option<u64>,
+    /// Where the figures of every step go.
+    pub metrics: Option<&'a MetricsLog>,
 }
 
 /// A finished run.
@@ -233,7 +236,10 @@ impl<'a> Runner<'a> {
         }
         progress.step += 1;
         progress.total_steps += 1;
-        Ok(())
+        match self.training.metrics {
+            Some(metrics) => metrics.step(progress.total_steps, pass.kind.name(), value, rate),
+            None => Ok(()),
+        }
     }
 
     /// The mean loss of samples, and the latent branch's cross entropy in it (0 without one).
@@ -302,6 +308,9 @@ impl<'a> Runner<'a> {
         }
         let (loss, val) = (summary.generated_loss.or(summary.real_loss), summary.val_accuracy);
         tracing::debug!(epoch = summary.epoch, loss, val_accuracy = val, "epoch");
+        if let Some(metrics) = self.training.metrics {
+            metrics.epoch(&summary)?;
+        }
         self.epochs.push(summary);
         Ok(())
     }

@@ -16,9 +16,9 @@ use clip_model::{
 };
 use image::{ImageFormat, Rgb, RgbImage};
 use pipeline_spec::spec::{
-    Augment, CheckpointsSpec, ClassTexts, Coupling, FeaturesSpec, FewshotSplitsSpec, FineTuneSpec, Freeze,
-    GeneratedUse, HeadInit, ImagesSpec, LatentsSpec, Method, OptimizerSpec, Pool, PromptProvider,
-    PromptsSpec, Schedule, Scheduler, Select, ShortClass, ValShots, ViewAugment,
+    Augment, CheckpointsSpec, ClassTexts, Coupling, FeatureLayer, FeaturesSpec, FewshotSplitsSpec,
+    FineTuneSpec, Freeze, GeneratedUse, HeadInit, ImagesSpec, LatentsSpec, Method, OptimizerSpec, Pool,
+    PromptProvider, PromptsSpec, Schedule, Scheduler, Select, ShortClass, ValShots, ViewAugment,
 };
 use pipeline_spec::{
     ArtifactId, CheckpointRef, DatasetId, Digest, StageSpec, Store, Unit, checkpoint_digest,
@@ -97,11 +97,23 @@ impl Fixture {
     }
 
     pub fn features_unit(&self, splits: &[&str], view: ViewAugment) -> Unit {
+        self.features_unit_of(VIT, splits, view, None)
+    }
+
+    pub fn features_unit_of(
+        &self,
+        backbone: &str,
+        splits: &[&str],
+        view: ViewAugment,
+        layer: Option<FeatureLayer>,
+    ) -> Unit {
         let spec = FeaturesSpec {
             dataset: dataset(),
-            backbone: self.checkpoint(VIT),
+            backbone: self.checkpoint(backbone),
             splits: strings(splits),
             view,
+            layer,
+            generated_per_class: None,
         };
         match view {
             ViewAugment::Center => unit(StageSpec::Features(spec), &[("images", &self.images)]),
@@ -109,6 +121,19 @@ impl Fixture {
                 unit(StageSpec::Features(spec), &[("images", &self.images), ("fewshot-splits", &self.shots)])
             }
         }
+    }
+
+    /// Features of views of generated images.
+    pub fn generated_features_unit(&self, per_class: u32, view: ViewAugment) -> Unit {
+        let spec = FeaturesSpec {
+            dataset: dataset(),
+            backbone: self.checkpoint(VIT),
+            splits: strings(&["train"]),
+            view,
+            layer: None,
+            generated_per_class: Some(per_class),
+        };
+        unit(StageSpec::Features(spec), &[("latents", &self.latents)])
     }
 
     pub fn settings<'a>(&'a self, weights: &'a Path) -> Settings<'a> {
@@ -120,6 +145,7 @@ impl Fixture {
             device: &self.device,
             device_name: "cpu",
             save_every_steps: None,
+            log_dir: None,
         }
     }
 
@@ -383,7 +409,7 @@ fn write_weights(folder: &Path, device: &Device) {
 /// Two epochs on three batches of the real and of the generated samples.
 pub fn fine_tune_spec() -> FineTuneSpec {
     FineTuneSpec {
-        generated: GeneratedUse::ImagesAndLatents { per_class: None, latent_factor: 0.5 },
+        generated: GeneratedUse::ImagesAndLatents { per_class: None, latent_factor: 0.5, control: None },
         coupling: Coupling::Independent,
         latent_trainable: true,
         schedule: Schedule::Alternate,

@@ -7,7 +7,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use flier_model::{Layers, layers};
 use safetensors::SafeTensors;
-use trainer::lbfgs::{Samples, fit};
+use trainer::frozen::lbfgs::{Samples, fit};
 use trainer::optimizer::{AdamW, AdamWConfig, ParameterRule};
 use trainer::parameters::{ModulePath, NamedTensors, assign, collect, update_average};
 

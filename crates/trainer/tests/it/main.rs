@@ -1,12 +1,16 @@
 //! Integration tests of `trainer`.
 
 mod accumulate;
+mod augment;
 mod binary;
 mod fixture;
 mod frozen;
 mod golden;
+mod golden_methods;
 mod held_out;
 mod input;
 mod methods;
+mod metrics_log;
 mod resume;
 mod texts;
+mod trajectory;

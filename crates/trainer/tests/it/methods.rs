@@ -4,12 +4,14 @@ use artifacts::ArtifactReader;
 use burn::tensor::{Tensor, TensorData};
 use flier_model::run::{EMA_FILE, LOG_FILE, RUN_FILE, WEIGHTS_FILE};
 use flier_model::{Classifier, RunDescription, SelectionRule, TrainedClassifier};
+use image::RgbImage;
 use pipeline_spec::spec::{
-    Augment, Coupling, EncodedLatentsSpec, FineTuneSpec, Freeze, GeneratedUse, HeadInit, Pool, Preset,
-    Schedule, Select, Training,
+    Augment, Coupling, EncodedLatentsSpec, FineTuneSpec, Freeze, GeneratedUse, HeadInit, LatentControl, Pool,
+    Preset, Schedule, Select, Training,
 };
 use pipeline_spec::{CheckpointRef, Digest, StageSpec};
 use safetensors::SafeTensors;
+use trainer::images::{GeneratedSample, LabeledImage, replace_latents};
 
 use crate::fixture::{self, Fixture, RESNET, VIT, fine_tune_spec};
 
@@ -53,9 +55,16 @@ fn image_logits(fixture: &Fixture, reader: &ArtifactReader, file: &str) -> Vec<f
 fn every_preset_trains_and_describes_itself() {
     let fixture = Fixture::new();
     for backbone in [VIT, RESNET] {
-        for preset in
-            [Preset::Released, Preset::Paper, Preset::Coupled, Preset::RealOnly, Preset::RealGenerated]
-        {
+        for preset in [
+            Preset::Released,
+            Preset::Paper,
+            Preset::Coupled,
+            Preset::RealOnly,
+            Preset::RealGenerated,
+            Preset::GeneratedOnly,
+            Preset::ShuffledLatents,
+            Preset::NoiseLatents,
+        ] {
             let spec = FineTuneSpec::preset(preset, &training());
             let id = fixture.run(&fixture.fine_tune_unit_of(backbone, spec.clone())).unwrap();
             let reader = fixture.reader(&id);
@@ -68,10 +77,13 @@ fn every_preset_trains_and_describes_itself() {
             assert!(run.selection.val_accuracy.is_some() && run.selection.ema_val_accuracy.is_some());
             let first = &run.epochs[0];
             // The first rate is 0 and heads are near zero: the first epoch's loss is close to ln 3.
-            assert!((first.real_loss.unwrap() - 3f64.ln()).abs() < 0.1, "{preset:?} {first:?}");
+            let loss = first.real_loss.or(first.generated_loss).unwrap();
+            assert!((loss - 3f64.ln()).abs() < 0.1, "{preset:?} {first:?}");
+            assert_eq!(first.real_loss.is_some(), preset != Preset::GeneratedOnly);
             assert_eq!(first.generated_loss.is_some(), preset != Preset::RealOnly);
             let Classifier::FineTune { config } = &run.classifier else { panic!("{:?}", run.classifier) };
-            let latents = matches!(preset, Preset::Released | Preset::Paper | Preset::Coupled);
+            let without = [Preset::RealOnly, Preset::RealGenerated, Preset::GeneratedOnly];
+            let latents = !without.contains(&preset);
             assert_eq!((config.latent.is_some(), first.latent_loss.is_some()), (latents, latents));
             let log = std::fs::read_to_string(reader.file_path(LOG_FILE).unwrap()).unwrap();
             assert_eq!(log.lines().count(), 2);
@@ -163,6 +175,31 @@ fn latents_change_image_logits_where_the_head_is_shared() {
 }
 
 #[test]
+fn shuffled_and_noise_latents_are_other_latents_for_the_same_images() {
+    let samples = |value: usize| GeneratedSample {
+        image: LabeledImage { sample_id: value.to_string(), label: 0, image: RgbImage::new(1, 1) },
+        latent: vec![value as f32; 500],
+    };
+    let start: Vec<GeneratedSample> = (0..6).map(samples).collect();
+    let replaced = |control| {
+        let mut samples = start.clone();
+        replace_latents(&mut samples, control, 1);
+        let ids: Vec<&str> = samples.iter().map(|sample| sample.image.sample_id.as_str()).collect();
+        assert_eq!(ids, ["0", "1", "2", "3", "4", "5"]);
+        samples.into_iter().map(|sample| sample.latent).collect::<Vec<_>>()
+    };
+    let mut shuffled: Vec<f32> = replaced(LatentControl::Shuffled).iter().map(|latent| latent[0]).collect();
+    assert!(shuffled.iter().enumerate().all(|(at, value)| *value != at as f32), "{shuffled:?}");
+    shuffled.sort_by(f32::total_cmp);
+    assert_eq!(shuffled, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+    for latent in replaced(LatentControl::Noise) {
+        let mean = latent.iter().sum::<f32>() / 500.0;
+        // Five standard deviations of the mean of 500 normal numbers.
+        assert!(mean.abs() < 0.23 && latent[0] != latent[1], "{mean}");
+    }
+}
+
+#[test]
 fn what_is_frozen_stays_and_what_is_trained_moves() {
     let fixture = Fixture::new();
     let clip = std::fs::read(fixture.weights().join(VIT).join("model.safetensors")).unwrap();
@@ -214,6 +251,13 @@ fn switches_of_schedule_head_pool_and_augmentation_are_honoured() {
 
     let (_, plain) = run(FineTuneSpec { augment: Augment::None, ..fine_tune_spec() });
     assert_ne!(plain, base);
+    let strong = |random_erasing| {
+        let augment =
+            Augment::TimmStrong { scale_min: 0.5, magnitude: 9.0, magnitude_std: 0.5, random_erasing };
+        run(FineTuneSpec { augment, ..fine_tune_spec() }).1
+    };
+    assert_ne!(strong(0.0), base);
+    assert_ne!(strong(0.0), strong(1.0));
     let projected = FineTuneSpec { pool: Pool::Projected, ..fine_tune_spec() };
     let (_, near_zero) = run(projected.clone());
     let (_, text) = run(FineTuneSpec { head_init: HeadInit::ZeroShotText, ..projected });
@@ -221,7 +265,7 @@ fn switches_of_schedule_head_pool_and_augmentation_are_honoured() {
     // A head of the text classifier times the logit scale (14.3) starts at logits of size 1 and more.
     assert!(size(&text) > 5.0 * size(&near_zero), "{text:?} {near_zero:?}");
 
-    let more = GeneratedUse::ImagesAndLatents { per_class: Some(4), latent_factor: 0.5 };
+    let more = GeneratedUse::ImagesAndLatents { per_class: Some(4), latent_factor: 0.5, control: None };
     let (_, more) = run(FineTuneSpec { generated: more, ..fine_tune_spec() });
     assert_ne!(more, base);
 }

@@ -13,24 +13,31 @@ const ATTEMPTS: usize = 10;
 
 /// A rectangle of pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Crop {
-    left: u32,
-    top: u32,
-    width: u32,
-    height: u32,
+pub struct Crop {
+    /// Leftmost column.
+    pub left: u32,
+    /// Uppermost row.
+    pub top: u32,
+    /// Columns.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
 }
 
 /// Random resized crop to `size` x `size` pixels (area `scale_min` to 1, aspect 3/4 to 4/3, bicubic) and horizontal flip
 /// with probability 1/2; semantics of torchvision's `RandomResizedCrop` and `RandomHorizontalFlip`.
 pub fn crop_flip(image: &RgbImage, size: usize, scale_min: f64, rng: &mut impl Rng) -> RgbImage {
-    let crop = draw_crop(image.dimensions(), scale_min, rng);
-    let size = size as u32;
-    let cropped = imageops::crop_imm(image, crop.left, crop.top, crop.width, crop.height).to_image();
-    let mut view = resize_bicubic(&cropped, size, size);
+    let mut view = resized_crop(image, draw_crop(image.dimensions(), scale_min, rng), size);
     if uniform(rng, 0.0, 1.0) < 0.5 {
         imageops::flip_horizontal_in_place(&mut view);
     }
     view
+}
+
+/// A part of the image, resized to `size` x `size` pixels (bicubic).
+pub fn resized_crop(image: &RgbImage, crop: Crop, size: usize) -> RgbImage {
+    let cropped = imageops::crop_imm(image, crop.left, crop.top, crop.width, crop.height).to_image();
+    resize_bicubic(&cropped, size as u32, size as u32)
 }
 
 fn draw_crop((width, height): (u32, u32), scale_min: f64, rng: &mut impl Rng) -> Crop {

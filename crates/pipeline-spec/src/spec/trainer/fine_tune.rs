@@ -1,223 +1,9 @@
-//! What `trainer` writes: frozen features and trained parameters.
+//! Fine-tuning of the image encoder: FLIER and its controls.
 
 use serde::{Deserialize, Serialize};
 
-use super::{InputSlot, expect, slot};
-use crate::{ArtifactKind, CheckpointRef, DatasetId, Error, Seed, Shots};
-
-/// Bump when the same spec would yield different features.
-pub const FEATURES_CODE_VERSION: u32 = 2;
-/// Bump when the same spec would yield different parameters.
-pub const CHECKPOINTS_CODE_VERSION: u32 = 2;
-
-/// Frozen image features under one backbone, read by every method that does not train the backbone.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FeaturesSpec {
-    /// Data set.
-    pub dataset: DatasetId,
-    /// CLIP checkpoint.
-    pub backbone: CheckpointRef,
-    /// Splits of the images; ignored splits are not encoded. Never a test split for a training method.
-    pub splits: Vec<String>,
-    /// How each image is seen.
-    pub view: ViewAugment,
-}
-
-/// How an image is seen before it is encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum ViewAugment {
-    /// CLIP's test preprocessing: resize the shorter side, centre crop.
-    Center,
-    /// Random resized crop and horizontal flip of the images of a shot list, as Tip-Adapter builds its cache.
-    CropFlip {
-        /// Passes over the shot list.
-        views: u32,
-        /// Smallest area of the crop, relative to the image.
-        scale_min: f64,
-        /// Seed of the crops.
-        seed: Seed,
-    },
-}
-
-impl FeaturesSpec {
-    pub(super) fn slug(&self) -> String {
-        let view = match self.view {
-            ViewAugment::Center => "center".to_owned(),
-            ViewAugment::CropFlip { views, seed, .. } => format!("crop{views}-seed{seed}"),
-        };
-        format!("{}-{}-{view}", self.backbone.id.to_lowercase(), self.splits.join("-"))
-    }
-
-    pub(super) fn check(&self) -> Result<(), Error> {
-        expect(!self.splits.is_empty(), "splits", "at least one split", "[]")?;
-        if let ViewAugment::CropFlip { views, scale_min, .. } = self.view {
-            expect(views > 0, "view.views", "at least 1", views)?;
-            expect(scale_min > 0.0 && scale_min <= 1.0, "view.scale_min", "in (0, 1]", scale_min)?;
-        }
-        Ok(())
-    }
-}
-
-/// One training run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CheckpointsSpec {
-    /// Data set.
-    pub dataset: DatasetId,
-    /// Name of the run for people, for example `flier-paper-shots4-seed1`.
-    pub run: String,
-    /// Name of the method in tables.
-    pub method_name: String,
-    /// CLIP checkpoint.
-    pub backbone: CheckpointRef,
-    /// Shots of the list in use; absent for zero-shot.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub shots: Option<Shots>,
-    /// Seed of the run (and of its shot list).
-    pub seed: Seed,
-    /// Texts of the text classifier; absent where the method reads none (see [`Method::reads_texts`]).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub class_texts: Option<ClassTexts>,
-    /// What is trained, and how.
-    pub method: Method,
-}
-
-/// Texts of the text classifier: a class is the normalised mean of the normalised features of its texts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum ClassTexts {
-    /// Each template with `{}` replaced by the class name; a text beyond the context is an error, as in openai/CLIP.
-    Templates {
-        /// The templates, each with one `{}`.
-        templates: Vec<String>,
-    },
-    /// The prompts of a `prompts` artifact, as in CuPL (arXiv 2209.03320); a class may have any number.
-    Prompts {
-        /// Whether a prompt beyond the context is cut; otherwise it is an error.
-        truncate: bool,
-    },
-}
-
-impl CheckpointsSpec {
-    /// The artifacts that the run reads.
-    pub(super) fn input_slots(&self) -> Vec<InputSlot> {
-        let mut slots = self.method.input_slots();
-        if matches!(self.class_texts, Some(ClassTexts::Prompts { .. })) {
-            slots.push(slot("prompts", ArtifactKind::Prompts));
-        }
-        slots
-    }
-
-    pub(super) fn check(&self) -> Result<(), Error> {
-        self.method.check()?;
-        let expected = if self.method.reads_texts() { "texts, which the method reads" } else { "none" };
-        let found = if self.class_texts.is_some() { "texts" } else { "none" };
-        expect(self.method.reads_texts() == self.class_texts.is_some(), "class_texts", expected, found)?;
-        match &self.class_texts {
-            Some(ClassTexts::Templates { templates }) => {
-                expect(!templates.is_empty(), "class_texts.templates", "at least one template", "[]")?;
-                templates.iter().try_for_each(|template| {
-                    let is_template = template.matches("{}").count() == 1;
-                    expect(
-                        is_template,
-                        "class_texts.templates",
-                        "exactly one `{}` in each template",
-                        template,
-                    )
-                })
-            }
-            Some(ClassTexts::Prompts { .. }) | None => Ok(()),
-        }
-    }
-}
-
-/// What is trained, and how.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Method {
-    /// Nothing: the text classifier.
-    ZeroShot,
-    /// Logistic regression on frozen features.
-    LinearProbe(LinearProbeSpec),
-    /// Tip-Adapter with its cache keys fine-tuned (arXiv 2207.09519).
-    TipAdapterF(TipAdapterSpec),
-    /// The image encoder itself: FLIER and its controls.
-    FineTune(FineTuneSpec),
-}
-
-impl Method {
-    /// The artifacts that training reads.
-    pub fn input_slots(&self) -> Vec<InputSlot> {
-        let images = slot("images", ArtifactKind::Images);
-        let shots = slot("fewshot-splits", ArtifactKind::FewshotSplits);
-        let features = slot("features", ArtifactKind::Features);
-        match self {
-            Self::ZeroShot => vec![images],
-            Self::LinearProbe(_) => vec![shots, features],
-            Self::TipAdapterF(_) => vec![shots, features, slot("cache-features", ArtifactKind::Features)],
-            Self::FineTune(s) => match s.generated {
-                GeneratedUse::None => vec![images, shots],
-                GeneratedUse::Images { .. } | GeneratedUse::ImagesAndLatents { .. } => {
-                    vec![images, shots, slot("latents", ArtifactKind::Latents)]
-                }
-            },
-        }
-    }
-
-    /// Whether the method reads the texts of the text classifier.
-    pub fn reads_texts(&self) -> bool {
-        match self {
-            Self::ZeroShot | Self::TipAdapterF(_) => true,
-            Self::LinearProbe(_) => false,
-            Self::FineTune(s) => s.head_init == HeadInit::ZeroShotText,
-        }
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        match self {
-            Self::ZeroShot => Ok(()),
-            Self::LinearProbe(s) => expect(
-                !s.inverse_regularization.is_empty(),
-                "method.inverse_regularization",
-                "at least one value",
-                "[]",
-            ),
-            Self::TipAdapterF(s) => {
-                expect(!s.alpha.is_empty(), "method.alpha", "at least one value", "[]")?;
-                expect(!s.beta.is_empty(), "method.beta", "at least one value", "[]")
-            }
-            Self::FineTune(s) => s.check(),
-        }
-    }
-}
-
-/// Logistic regression by L-BFGS on frozen features; the best `C` is chosen on the few-shot validation images.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LinearProbeSpec {
-    /// Values of `C` (inverse regularisation) that are tried.
-    pub inverse_regularization: Vec<f64>,
-    /// Iterations of L-BFGS at most.
-    pub max_iterations: u32,
-}
-
-/// Tip-Adapter-F; `alpha` and `beta` are chosen on the few-shot validation images.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TipAdapterSpec {
-    /// Weights of the cache logits that are tried.
-    pub alpha: Vec<f64>,
-    /// Sharpness values that are tried.
-    pub beta: Vec<f64>,
-    /// Passes over the shot list.
-    pub epochs: u32,
-    /// Images in a step.
-    pub batch_size: u32,
-    /// Learning rate of AdamW (eps 1e-4), cosine to zero.
-    pub learning_rate: f64,
-}
+use super::expect;
+use crate::Error;
 
 /// Fine-tuning of the image encoder: FLIER (arXiv 2410.07648) with every switch, and its controls.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -264,6 +50,12 @@ pub enum Preset {
     RealOnly,
     /// Control: real and generated images, no latents.
     RealGenerated,
+    /// Control: generated images alone, no latents; all that training sees comes from the texts.
+    GeneratedOnly,
+    /// Control: as [`Self::Coupled`], each generated image with the latent of another.
+    ShuffledLatents,
+    /// Control: as [`Self::Coupled`], with noise in place of the latents.
+    NoiseLatents,
 }
 
 /// What of the generated samples is used.
@@ -285,7 +77,26 @@ pub enum GeneratedUse {
         per_class: Option<u32>,
         /// Weight of the latent loss, between 0 and 1.
         latent_factor: f64,
+        /// What stands in place of each image's own latent; absent: nothing, the latent is its own.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        control: Option<LatentControl>,
     },
+    /// Images without their latents, and no real images; what is chosen on validation images still sees real ones.
+    OnlyImages {
+        /// Generated images per class; absent: as many as shots.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        per_class: Option<u32>,
+    },
+}
+
+/// What stands in place of a generated image's latent, to show what the latent itself brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LatentControl {
+    /// The latent of another generated image, whatever its class.
+    Shuffled,
+    /// Standard normal noise.
+    Noise,
 }
 
 /// How image and latent branch meet.
@@ -361,6 +172,18 @@ pub enum Augment {
         /// Smallest area of the crop, relative to the image: 0.08 in CoOp, 0.5 in Tip-Adapter.
         scale_min: f64,
     },
+    /// The released code's: the same, then timm's RandAugment in its increasing form (two operations, each with probability
+    /// 1/2; `rand-m9-mstd0.5-inc1` is magnitude 9, std 0.5) and random erasing.
+    TimmStrong {
+        /// Smallest area of the crop, relative to the image; 0.08 in the released code.
+        scale_min: f64,
+        /// Mean level of an operation, 0 to 10.
+        magnitude: f64,
+        /// Its standard deviation.
+        magnitude_std: f64,
+        /// Probability that a box of an image is replaced by noise.
+        random_erasing: f64,
+    },
 }
 
 /// AdamW (betas 0.9 and 0.999, eps 1e-8), linear warm-up from zero, cosine to `min_learning_rate`.
@@ -390,19 +213,18 @@ pub struct OptimizerSpec {
 impl FineTuneSpec {
     /// The switches of `preset`, with the given training settings.
     pub fn preset(preset: Preset, training: &Training) -> Self {
-        let latents = GeneratedUse::ImagesAndLatents {
-            per_class: training.generated_per_class,
-            latent_factor: training.latent_factor,
-        };
+        let (per_class, latent_factor) = (training.generated_per_class, training.latent_factor);
+        let with = |control| GeneratedUse::ImagesAndLatents { per_class, latent_factor, control };
+        let latents = with(None);
         let (generated, coupling, latent_trainable) = match preset {
             Preset::Released => (latents, Coupling::Independent, false),
             Preset::Paper => (latents, Coupling::Independent, true),
             Preset::Coupled => (latents, Coupling::SharedHead, true),
             Preset::RealOnly => (GeneratedUse::None, Coupling::Independent, false),
-            Preset::RealGenerated => {
-                let per_class = training.generated_per_class;
-                (GeneratedUse::Images { per_class }, Coupling::Independent, false)
-            }
+            Preset::RealGenerated => (GeneratedUse::Images { per_class }, Coupling::Independent, false),
+            Preset::GeneratedOnly => (GeneratedUse::OnlyImages { per_class }, Coupling::Independent, false),
+            Preset::ShuffledLatents => (with(Some(LatentControl::Shuffled)), Coupling::SharedHead, true),
+            Preset::NoiseLatents => (with(Some(LatentControl::Noise)), Coupling::SharedHead, true),
         };
         Self {
             generated,
@@ -420,7 +242,7 @@ impl FineTuneSpec {
         }
     }
 
-    fn check(&self) -> Result<(), Error> {
+    pub(super) fn check(&self) -> Result<(), Error> {
         let o = &self.optimizer;
         expect(o.epochs > 0, "method.optimizer.epochs", "at least 1", o.epochs)?;
         expect(o.batch_size > 0, "method.optimizer.batch_size", "at least 1", o.batch_size)?;
@@ -448,12 +270,32 @@ impl FineTuneSpec {
                 latent_factor,
             )?;
         }
-        if let Augment::CropFlip { scale_min } = self.augment {
-            expect(scale_min > 0.0 && scale_min <= 1.0, "method.augment.scale_min", "in (0, 1]", scale_min)?;
-        }
+        self.augment.check()?;
         let fits = self.head_init != HeadInit::ZeroShotText || self.pool == Pool::Projected;
         expect(fits, "method.head_init", "`near-zero`, or `pool = \"projected\"`", "zero-shot-text")
     }
+}
+
+impl Augment {
+    fn check(&self) -> Result<(), Error> {
+        match *self {
+            Self::None => Ok(()),
+            Self::CropFlip { scale_min } => check_scale(scale_min),
+            Self::TimmStrong { scale_min, magnitude, magnitude_std, random_erasing } => {
+                check_scale(scale_min)?;
+                let is_level = (0.0..=10.0).contains(&magnitude);
+                expect(is_level, "method.augment.magnitude", "in [0, 10]", magnitude)?;
+                let is_std = magnitude_std >= 0.0 && magnitude_std.is_finite();
+                expect(is_std, "method.augment.magnitude_std", "a number >= 0", magnitude_std)?;
+                let is_probability = (0.0..=1.0).contains(&random_erasing);
+                expect(is_probability, "method.augment.random_erasing", "in [0, 1]", random_erasing)
+            }
+        }
+    }
+}
+
+fn check_scale(scale_min: f64) -> Result<(), Error> {
+    expect(scale_min > 0.0 && scale_min <= 1.0, "method.augment.scale_min", "in (0, 1]", scale_min)
 }
 
 /// Training settings that the methods of a pipeline share; a [`Preset`] adds the switches.

@@ -5,29 +5,15 @@ use std::ops::ControlFlow;
 use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData};
-use flier_model::LinearProbe;
+use flier_model::{Classifier, LinearProbe, SelectionRule, TrainedClassifier, Weights};
 use pipeline_spec::spec::LinearProbeSpec;
 use serde_json::json;
 
+use super::lbfgs::{Regression, Samples, fit};
+use super::{Fitted, empty_grid};
 use crate::backbone::accuracy;
 use crate::features::{TrainingFeatures, normalize_rows};
-use crate::lbfgs::{Regression, Samples, fit};
 use crate::{Control, Error};
-
-/// A fitted probe.
-#[derive(Debug)]
-pub struct Fitted {
-    /// The classifier.
-    pub probe: LinearProbe,
-    /// The chosen `C`.
-    pub c: f64,
-    /// Its accuracy on the validation images.
-    pub val_accuracy: Option<f64>,
-    /// Mean cross entropy over the training images.
-    pub loss: f64,
-    /// One object per `C` tried.
-    pub log: Vec<serde_json::Value>,
-}
 
 /// Fits one regression per `C` on normalised features and keeps the one with the best validation accuracy, the first of
 /// equals; `None` if `control` stopped the work.
@@ -69,12 +55,12 @@ pub fn train(
             best = Some((regression, c, val_accuracy));
         }
     }
-    let (regression, c, val_accuracy) = best.ok_or_else(|| pipeline_spec::Error::Field {
-        field: "method.inverse_regularization".to_owned(),
-        problem: "expected at least one value, found `[]`".to_owned(),
-    })?;
+    let (regression, c, val_accuracy) = best.ok_or_else(|| empty_grid("method.inverse_regularization"))?;
     let probe = LinearProbe { classifier: linear_of(&regression, width, num_classes, device) };
-    Ok(Some(Fitted { probe, c, val_accuracy, loss: regression.loss(samples), log }))
+    let classifier = Classifier::LinearProbe { projection_dim: width, inverse_regularization: c };
+    let trained = TrainedClassifier::new(Weights::LinearProbe(probe), classifier);
+    let final_loss = Some(regression.loss(samples));
+    Ok(Some(Fitted { final_loss, log, ..Fitted::new(trained, SelectionRule::ValGrid, val_accuracy) }))
 }
 
 fn linear_of(regression: &Regression, width: usize, num_classes: usize, device: &Device) -> Linear {

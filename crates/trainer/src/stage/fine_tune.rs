@@ -1,0 +1,141 @@
+//! A run that trains the image encoder: FLIER and its controls.
+
+use artifacts::ArtifactReader;
+use burn::store::ModuleSnapshot;
+use clip_model::{KeyTable, SaveDtype, save_safetensors};
+use flier_model::run::{EMA_FILE, WEIGHTS_FILE};
+use flier_model::{Classifier, Selection, SelectionRule};
+use pipeline_spec::ArtifactId;
+use pipeline_spec::spec::{FineTuneSpec, GeneratedUse, HeadInit, Select};
+
+use super::job::{Found, Job};
+use crate::fine_tune::batch::Views;
+use crate::fine_tune::run::Training;
+use crate::fine_tune::{generated_per_class, initial_model, model_config};
+use crate::images::{GeneratedSample, LabeledImage, TrainingImages, generated_samples, replace_latents};
+use crate::metrics_log::MetricsLog;
+use crate::shot_list::ShotList;
+use crate::{Control, Error};
+
+impl Job<'_> {
+    pub(super) fn fine_tune(
+        &self,
+        method: &FineTuneSpec,
+        control: &mut Control<'_>,
+    ) -> Result<Option<Found>, Error> {
+        let (shots, device) = (self.shot_list()?, self.settings.device);
+        let images = TrainingImages::open(&self.reader("images")?, &shots)?;
+        let (samples, latent_shape) = self.generated(method, &shots)?;
+        let backbone = self.backbone()?;
+        let preprocess = backbone.preprocess.clone();
+        let config = model_config(&backbone, method, shots.class_names.len(), latent_shape)?;
+        let text = match method.head_init {
+            HeadInit::NearZero => None,
+            HeadInit::ZeroShotText => {
+                Some(backbone.text_classifier(&self.class_texts(&shots.class_names)?, device)?)
+            }
+        };
+        let model = initial_model(backbone, self.spec.seed, method, &config, text, device)?;
+        let (real, augment): (Vec<&LabeledImage>, _) = (images.train().iter().collect(), method.augment);
+        let generated: Vec<&LabeledImage> = samples.iter().map(|sample| &sample.image).collect();
+        let val: Vec<&LabeledImage> = images.val().iter().collect();
+        let seed = self.spec.seed;
+        let metrics = self.settings.log_dir.map(|dir| MetricsLog::open(dir, &self.spec.run)).transpose()?;
+        let training = Training {
+            spec: method,
+            seed,
+            real: Views::new(&real, &preprocess, augment, seed),
+            generated: Views::new(&generated, &preprocess, augment, seed),
+            samples: &samples,
+            val: Views::new(&val, &preprocess, pipeline_spec::spec::Augment::None, seed),
+            device,
+            work_dir: Some(self.work_dir),
+            save_every_steps: self.settings.save_every_steps,
+            metrics: metrics.as_ref(),
+        };
+        let Some(trained) = training.run(model, control)? else { return Ok(None) };
+        self.save(&trained.model, WEIGHTS_FILE, &trained.model.key_table())?;
+        if let Some(average) = &trained.average {
+            self.save(average, EMA_FILE, &average.key_table())?;
+        }
+        let rule = match method.select {
+            Select::Last => SelectionRule::Last,
+            Select::ValBest => SelectionRule::ValBest,
+        };
+        Ok(Some(Found {
+            classifier: Classifier::FineTune { config },
+            class_names: shots.class_names,
+            shot_list_digest: Some(shots.digest.to_string()),
+            selection: Selection {
+                epoch: Some(trained.epoch),
+                ema_epoch: trained.average_epoch,
+                ema_val_accuracy: trained.average_val_accuracy,
+                ..Selection::new(rule, val.len(), trained.val_accuracy)
+            },
+            has_ema: trained.average.is_some(),
+            final_loss: Some(trained.final_loss),
+            epochs: trained.epochs,
+            log: Vec::new(),
+        }))
+    }
+
+    /// The generated samples of the run, and the shape of their latents where latents are used.
+    fn generated(
+        &self,
+        method: &FineTuneSpec,
+        shots: &ShotList,
+    ) -> Result<(Vec<GeneratedSample>, Option<[usize; 3]>), Error> {
+        let Some(per_class) = generated_per_class(method.generated, self.spec.shots.unwrap_or_default())
+        else {
+            return Ok((Vec::new(), None));
+        };
+        if per_class == 0 {
+            let problem =
+                "expected at least 1, found `0`; use `generated.kind = \"none\"` for real images only"
+                    .to_owned();
+            return Err(pipeline_spec::Error::Field {
+                field: "method.generated.per_class".to_owned(),
+                problem,
+            }
+            .into());
+        }
+        let latents = self.reader("latents")?;
+        check_shot_list(&latents, self.unit.input("fewshot-splits")?)?;
+        let mut samples = generated_samples(&latents, &shots.class_names, per_class, self.spec.seed)?;
+        let shape = match method.generated {
+            GeneratedUse::ImagesAndLatents { control, .. } => {
+                if let Some(control) = control {
+                    replace_latents(&mut samples, control, self.spec.seed);
+                }
+                let shape = latents.tensor_shape()?;
+                let shape = <[usize; 3]>::try_from(shape).map_err(|_| Error::Mismatch {
+                    artifact: Box::new(latents.record().id.clone()),
+                    what: "shape of a latent".to_owned(),
+                    expected: "[C, H, W]".to_owned(),
+                    found: format!("{shape:?}"),
+                })?;
+                Some(shape)
+            }
+            _ => None,
+        };
+        Ok((samples, shape))
+    }
+
+    fn save<M: ModuleSnapshot>(&self, module: &M, file: &str, table: &KeyTable) -> Result<(), Error> {
+        Ok(save_safetensors(module, &self.staging.join(file), SaveDtype::F32, table)?)
+    }
+}
+
+/// Latents of real images must be those of the run's own shot list: any other shows images that the run may not see.
+fn check_shot_list(latents: &ArtifactReader, shots: &ArtifactId) -> Result<(), Error> {
+    let record = latents.record();
+    match record.unit.inputs.get("fewshot-splits") {
+        Some(found) if found.key != shots.key => Err(Error::Mismatch {
+            artifact: Box::new(record.id.clone()),
+            what: "shot list of the encoded images".to_owned(),
+            expected: shots.to_string(),
+            found: found.to_string(),
+        }),
+        _ => Ok(()),
+    }
+}

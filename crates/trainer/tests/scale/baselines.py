@@ -1,0 +1,213 @@
+"""Time of the baselines on synthetic features of ImageNet's size, the way the authors' scripts do it in PyTorch.
+
+`examples/time_baselines.rs` is the same in Rust. Run by hand on one machine:
+
+    python baselines.py --shots 1,2,4,8,16 --seeds 3
+
+A search over alpha and beta computes the product with the one-hot values for every pair, as Tip-Adapter's and APE's scripts
+do. `--grid-points N` times N pairs of each search and multiplies; the output says so. Needs torch and numpy only.
+"""
+
+import argparse
+import resource
+import time
+
+import torch
+import torch.nn.functional as F
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--shots", default="1,2,4,8,16")
+parser.add_argument("--seeds", type=int, default=3)
+parser.add_argument("--classes", type=int, default=1000)
+parser.add_argument("--width", type=int, default=1024)
+parser.add_argument("--test", type=int, default=50_000)
+parser.add_argument("--views", type=int, default=1)
+parser.add_argument("--epochs", type=float, default=1.0, help="share of the papers' epochs")
+parser.add_argument("--methods", default="gda,tip-adapter,tip-adapter-f,ape,clap,taskres,lp-plus-plus")
+parser.add_argument("--grid-points", type=int, default=0, help="pairs of a search that are timed; 0 for all")
+args = parser.parse_args()
+
+SCALE = 100.0
+BETA = [i * (7 - 0.1) / 200 + 0.1 for i in range(200)]
+ALPHA = [i * (3 - 0.1) / 20 + 0.1 for i in range(20)]
+GAMMA = [0.0, 0.1, 0.2, 0.3, 0.4]
+unit = lambda x: x / x.norm(dim=-1, keepdim=True)
+epochs_of = lambda n: max(1, round(n * args.epochs))
+
+
+def features(rows, seed):
+    x = torch.randn(rows, args.width, generator=torch.Generator().manual_seed(seed))
+    x[:, ::7] += 1
+    return x
+
+
+class Data:
+    def __init__(self, shots, seed):
+        n, val = args.classes * shots, min(shots, 4)
+        self.views = [unit(features(n, seed + 100 + v)) for v in range(args.views)]
+        self.labels = torch.arange(args.classes).repeat_interleave(shots)
+        self.val, self.val_labels = unit(features(args.classes * val, seed + 200)), torch.arange(args.classes).repeat_interleave(val)
+        self.raw_text = features(args.classes, seed)
+        self.text = unit(self.raw_text)
+        self.keys = unit(torch.stack(self.views).mean(dim=0))
+        self.values = F.one_hot(self.labels, args.classes).float()
+        self.shots = shots
+
+
+accuracy = lambda logits, labels: (logits.argmax(dim=1) == labels).float().mean().item()
+
+
+def search(settings, logits_of, labels):
+    """The best setting, and the seconds that the untimed settings would take."""
+    timed = settings[: args.grid_points] if args.grid_points else settings
+    started, best, best_accuracy = time.perf_counter(), settings[0], -1.0
+    for setting in timed:
+        a = accuracy(logits_of(*setting), labels)
+        if a > best_accuracy:
+            best, best_accuracy = setting, a
+    elapsed = time.perf_counter() - started
+    return best, elapsed / len(timed) * (len(settings) - len(timed))
+
+
+def tip(data, keys):
+    def logits_of(beta, alpha, x=data.val):
+        affinity = x @ keys.T
+        return SCALE * x @ data.text.T + alpha * ((-beta + beta * affinity).exp() @ data.values)
+
+    (beta, alpha), extra = search([(b, a) for b in BETA for a in ALPHA], logits_of, data.val_labels)
+    return lambda x: logits_of(beta, alpha, x), extra
+
+
+def batches(data, epochs, size=256):
+    for epoch in range(epochs):
+        view = data.views[epoch % args.views]
+        for batch in torch.randperm(len(view)).split(size):
+            yield view[batch], data.labels[batch]
+
+
+@torch.no_grad()
+def gda(data):
+    x, labels = torch.cat(data.views), data.labels.repeat(args.views)
+    means = torch.cat([x[labels == c].mean(dim=0, keepdim=True) for c in range(args.classes)])
+    centred = torch.cat([x[labels == c] - means[c] for c in range(args.classes)])
+    cov, d = centred.T.cov(), args.width
+    precision = d * torch.linalg.pinv((len(centred) - 1) * cov + cov.trace() * torch.eye(d))
+    w = torch.einsum("nd,dc->cn", means, precision)
+    b = -torch.log(torch.tensor(float(args.classes))) - torch.einsum("nd,dc,nc->n", means, precision, means) / 2
+    logits_of = lambda alpha, x=data.val: SCALE * x @ data.text.T + alpha * (x @ w + b)
+    (alpha,), extra = search([(10.0**p,) for p in range(-4, 3)], logits_of, data.val_labels)
+    return lambda x: logits_of(alpha, x), extra
+
+
+@torch.no_grad()
+def tip_adapter(data):
+    return tip(data, data.keys)
+
+
+def tip_adapter_f(data):
+    keys = torch.nn.Parameter(data.keys.clone())
+    optimizer = torch.optim.AdamW([keys], lr=1e-3, eps=1e-4)
+    for x, y in batches(data, epochs_of(20)):
+        logits = SCALE * x @ data.text.T + 1.17 * ((-1 + x @ keys.T).exp() @ data.values)
+        loss = F.cross_entropy(logits, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        return tip(data, keys)
+
+
+@torch.no_grad()
+def ape(data):
+    both = torch.cat([data.text[:, None], data.keys.view(args.classes, data.shots, -1)], dim=1)
+    sums = both.sum(dim=1)
+    # The authors loop over all pairs of classes and samples; that alone would take hours here, so the sum is in closed form.
+    n = args.classes * (data.shots + 1)
+    similarity = (sums.sum(dim=0) ** 2 - (sums**2).sum(dim=0)) / (n * n - args.classes * (data.shots + 1) ** 2)
+    channels = (-0.7 * similarity + 0.3 * data.text.var(dim=0)).topk(args.width // 2).indices
+    seen = lambda x: unit(x[:, channels])
+    keys = seen(data.keys)
+    p = (keys @ seen(data.text).T).softmax(dim=1)
+    divergence = (data.values * torch.log2((data.values + 1e-6) / (p + 1e-6))).sum(dim=1)[:, None]
+
+    def logits_of(beta, alpha, gamma, x=data.val):
+        values = data.values * (divergence * gamma).exp()
+        return SCALE * x @ data.text.T + alpha * ((-beta + beta * (seen(x) @ keys.T)).exp() @ values)
+
+    settings = [(b, a, g) for b in BETA for a in ALPHA for g in GAMMA]
+    best, extra = search(settings, logits_of, data.val_labels)
+    return lambda x: logits_of(*best, x), extra
+
+
+def clap(data):
+    cosine = lambda x, w: SCALE * x @ unit(w).T
+    p = torch.cat([cosine(v, data.raw_text) for v in data.views]).softmax(dim=1)
+    one_hot = F.one_hot(data.labels.repeat(args.views), args.classes).float()
+    multipliers = torch.diag(p.T @ one_hot) / one_hot.sum(dim=0)
+    w = torch.nn.Parameter(data.raw_text.clone())
+    optimizer = torch.optim.SGD([w], lr=0.1, momentum=0.9)
+    for x, y in batches(data, epochs_of(300)):
+        loss = F.cross_entropy(cosine(x, w), y) + (multipliers * (w - data.raw_text).pow(2).sum(dim=1)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return lambda x: cosine(x, w.detach()), 0.0
+
+
+def taskres(data):
+    residual = torch.nn.Parameter(torch.zeros_like(data.raw_text))
+    optimizer = torch.optim.Adam([residual], lr=2e-3)
+    cosine = lambda x: SCALE * x @ unit(data.raw_text + 0.5 * residual).T
+    for x, y in batches(data, epochs_of(100)):
+        loss = F.cross_entropy(cosine(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return cosine, 0.0
+
+
+def lp_plus_plus(data):
+    x, n = data.views[0], len(data.labels)
+    cosines = x @ data.text.T
+    rate = 4 * n / torch.linalg.eigvalsh(x.T @ x).max().item()
+    blending_rate = n / (4 * cosines.pow(2).sum(dim=0).max().item())
+    w = torch.nn.Parameter(data.values.T @ x)
+    b = torch.nn.Parameter(torch.zeros(args.classes))
+    own = (cosines * data.values).sum(dim=0) / data.shots
+    blending = (250 * own.mean() * torch.ones(args.classes)).requires_grad_()
+    logits = lambda x: x @ w.T + b + blending * (x @ data.text.T)
+    optimizer, best = torch.optim.SGD([w, b], lr=rate, momentum=0.9), (-1.0, None)
+    for epoch in range(1, epochs_of(300) + 1):
+        loss = F.cross_entropy(logits(x), data.labels)
+        optimizer.zero_grad()
+        blending.grad = None
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            if epoch % 10 == 0:
+                blending -= blending_rate * blending.grad
+            score = accuracy(logits(data.val), data.val_labels)
+            if score >= best[0]:
+                best = (score, (w.detach().clone(), b.detach().clone(), blending.detach().clone()))
+    w, b, blending = best[1]
+    return lambda x: x @ w.T + b + blending * (x @ data.text.T), 0.0
+
+
+METHODS = {f.__name__.replace("_", "-"): f for f in (gda, tip_adapter, tip_adapter_f, ape, clap, taskres, lp_plus_plus)}
+test, totals = unit(features(args.test, 0)), {}
+for shots in map(int, args.shots.split(",")):
+    for seed in range(1, args.seeds + 1):
+        data = Data(shots, seed)
+        for name in args.methods.split(","):
+            started = time.perf_counter()
+            predict, extra = METHODS[name](data)
+            fitted = time.perf_counter() - started + extra
+            with torch.no_grad():
+                checksum = sum(predict(x)[:, 0].double().sum().item() for x in test.split(1024))
+            total = time.perf_counter() - started + extra
+            note = f", of it {extra:.1f} s extrapolated" if extra else ""
+            print(f"{name} shots {shots} seed {seed}: fit {fitted:.2f} s, all {total:.2f} s{note}, checksum {checksum:.3f}", flush=True)
+            totals[name] = totals.get(name, 0.0) + total
+for name, total in totals.items():
+    print(f"{name}: {total:.1f} s")
+print(f"all: {sum(totals.values()):.1f} s; peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
