@@ -87,6 +87,10 @@ fn assert_weights(model: &FlierModel, file: &SafeTensors<'_>, prefix: &str) {
     let (mut count, mut highest) = (0, 0.0f32);
     for name in file.names() {
         let Some(name) = name.strip_prefix(prefix) else { continue };
+        // A key's bias adds the same to every score of a query, so its gradient is zero but for rounding, which AdamW scales up.
+        if name.ends_with("k_proj.bias") {
+            continue;
+        }
         let expected = floats(file.tensor(&format!("{prefix}{name}")).unwrap().data());
         let found = floats(found.tensor(name).unwrap().data());
         assert_eq!(found.len(), expected.len(), "{name}");
