@@ -1,6 +1,6 @@
 """One pass through a CLIP tower of open_clip on random weights, timed whenever a line arrives.
 
-Usage: time_towers.py CASE [--engine torch|onnxruntime]     (torch 2.9.0, open_clip 3.3.0, onnxruntime 1.23)
+Usage: time_towers.py CASE [--engine torch|onnxruntime]     (torch 2.9.0, open_clip 3.3.0, onnxruntime 1.32.0)
 
 The protocol of `cargo xtask bench towers`: for every line on stdin one pass, answered by `WALL CPU` in seconds; at the end of
 stdin `peak KIB`, the process's largest resident memory. Two warm-up passes precede the first answer.

@@ -49,7 +49,9 @@ pub fn fill(plan: &Plan, store: &Store, wanted: impl Fn(&Unit) -> bool) {
         let unit = &planned.unit;
         match &unit.spec {
             StageSpec::Prompts(_) => write(store, unit, &prompts(), &[]),
-            StageSpec::Latents(_) => write(store, unit, &latents(), &[4, 8, 8]),
+            StageSpec::Latents(_) | StageSpec::EncodedLatents(_) => {
+                write(store, unit, &latents(), &[4, 8, 8]);
+            }
             StageSpec::Images(_) => write(store, unit, &images(), &[]),
             StageSpec::FewshotSplits(spec) => write(store, unit, &shot_list(spec), &[]),
             StageSpec::Features(_) => write(store, unit, &features(), &[2]),

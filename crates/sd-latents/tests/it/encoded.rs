@@ -57,6 +57,7 @@ fn inputs(store: &Store, split: &str) -> BTreeMap<String, ArtifactId> {
         splits: vec!["train".to_owned(), "test".to_owned()],
         image_size: 24,
         num_parts: 1,
+        stored: None,
     };
     let images = write(store, StageSpec::Images(spec), &[], &rows);
     let listed: Vec<FewshotRow> = [(0, 2), (0, 0), (1, 1), (1, 2)]

@@ -17,10 +17,7 @@ use std::path::Path;
 use crate::checkpoints::{Pretrained, scheduler_config};
 use crate::folder::{Parts, SCHEDULER_CONFIG, TEXT_CONFIG, TOKENIZER, UNET_CONFIG, VAE_CONFIG};
 use crate::sampler::StableDiffusion;
-use crate::{
-    AutoencoderKlConfig, Error, PredictionType, Scheduler, SchedulerClass, SchedulerConfig,
-    UNet2DConditionConfig,
-};
+use crate::{AutoencoderKlConfig, Error, PredictionType, Scheduler, SchedulerClass, UNet2DConditionConfig};
 
 /// An open single-file checkpoint: its configurations are known, its tensors are not read yet.
 pub struct SingleFile {
