@@ -107,6 +107,7 @@ mod tests {
             template: String::new(),
             provider: String::new(),
             model: String::new(),
+            answer: None,
         };
         let prompts: Vec<_> = [0, 1, 1, 1, 2].map(prompt).into();
         let samples = samples(&prompts, 2);

@@ -164,7 +164,11 @@ fn closure(store: &Store, wanted: Vec<ArtifactId>) -> anyhow::Result<Vec<Artifac
 /// The checkpoints that a specification names.
 fn checkpoints_of(spec: &StageSpec) -> Vec<&CheckpointRef> {
     match spec {
-        StageSpec::Latents(spec) => vec![&spec.checkpoint],
+        StageSpec::Latents(spec) => {
+            let clip = spec.selection.as_ref().map(|selection| &selection.clip);
+            std::iter::once(&spec.checkpoint).chain(clip).collect()
+        }
+        StageSpec::EncodedLatents(spec) => vec![&spec.checkpoint],
         StageSpec::Features(spec) => vec![&spec.backbone],
         StageSpec::Checkpoints(spec) => vec![&spec.backbone],
         StageSpec::Prompts(_)

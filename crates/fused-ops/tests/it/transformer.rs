@@ -1,15 +1,15 @@
 //! Linear layers, activations, layer norm, attention.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::{gelu, relu, sigmoid};
+use burn::tensor::activation::{gelu, relu, sigmoid, silu};
 use burn::tensor::module;
 use burn::tensor::ops::AttentionModuleOptions;
 use fused_ops::Activation;
 
 use crate::{assert_same, devices, random, values};
 
-const ACTIVATIONS: [Activation; 4] =
-    [Activation::Identity, Activation::Relu, Activation::QuickGelu, Activation::Gelu];
+const ACTIVATIONS: [Activation; 5] =
+    [Activation::Identity, Activation::Relu, Activation::QuickGelu, Activation::Gelu, Activation::Silu];
 
 fn composed_activation<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
     match activation {
@@ -17,6 +17,7 @@ fn composed_activation<const D: usize>(x: Tensor<D>, activation: Activation) -> 
         Activation::Relu => relu(x),
         Activation::QuickGelu => x.clone() * sigmoid(x * 1.702),
         Activation::Gelu => gelu(x),
+        Activation::Silu => silu(x),
     }
 }
 
