@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 const SIDE: u32 = 224;
 const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+const STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().collect();

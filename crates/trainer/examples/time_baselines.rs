@@ -18,7 +18,7 @@ use pipeline_spec::spec::{
     TipAdapterSpec,
 };
 use trainer::features::TrainingFeatures;
-use trainer::frozen::{Fitted, Inputs, ape, clap, gda, lp_plus_plus, task_res, tip_adapter};
+use trainer::frozen::{self, Fitted, Inputs, ape, gda, lp_plus_plus, task_res, tip_adapter};
 use trainer::random::stream;
 
 /// Images that go through a classifier together.
@@ -127,7 +127,9 @@ fn fit(name: &str, inputs: &Inputs<'_>, text: &Tensor<2>, share: f64) -> anyhow:
             Some(ape::fit(&ApeSpec { channels, alpha, beta, gamma }, inputs)?)
         }
         "gda" => Some(gda::fit(&GdaSpec { alpha: vec![1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0] }, inputs)?),
-        "clap" => clap::train(&ClapSpec { training: training(300, 0.1) }, inputs, text.clone(), &mut go_on)?,
+        "clap" => {
+            frozen::clap::train(&ClapSpec { training: training(300, 0.1) }, inputs, text.clone(), &mut go_on)?
+        }
         "taskres" => {
             let spec = TaskResSpec { residual_scale: vec![0.5], training: training(100, 2e-3) };
             task_res::train(&spec, inputs, text.clone(), &mut go_on)?

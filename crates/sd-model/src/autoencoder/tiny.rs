@@ -30,6 +30,8 @@ pub struct Enlargement {
 }
 
 /// One place of the sequence of layers; its index is in the tensor names.
+// A network has some dozen of them, and burn's modules are not boxed.
+#[allow(clippy::large_enum_variant)]
 #[derive(Module, Debug)]
 pub enum TinyLayer {
     /// A 3x3 convolution.

@@ -72,9 +72,9 @@ mod tests {
         let right: Vec<f64> = (0..2 * size).map(|i| (i % 5) as f64 - 2.0).collect();
         let solution = solve(matrix, &right).unwrap();
         for (x, b) in solution.chunks_exact(size).zip(right.chunks_exact(size)) {
-            for row in 0..size {
+            for (row, expected) in b.iter().enumerate() {
                 let product: f64 = (0..size).map(|column| entry(row, column) * x[column]).sum();
-                assert!((product - b[row]).abs() < 1e-9, "{product} {}", b[row]);
+                assert!((product - expected).abs() < 1e-9, "{product} {expected}");
             }
         }
     }

@@ -121,7 +121,7 @@ fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let scale = expected.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
     let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / scale;
-    println!("{what}: relative difference {worst:e}");
+    eprintln!("{what}: relative difference {worst:e}");
     assert!(worst <= TOLERANCE, "{what}: {worst:e} of the largest, {scale}");
 }
 

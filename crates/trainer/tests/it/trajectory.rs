@@ -100,7 +100,7 @@ fn assert_weights(model: &FlierModel, file: &SafeTensors<'_>, prefix: &str) {
         assert!(worst <= 1e-4, "{prefix}{name}: {worst:e} of {scale:e}");
         count += 1;
     }
-    println!("{prefix}: {count} tensors, relative difference {highest:e}");
+    eprintln!("{prefix}: {count} tensors, relative difference {highest:e}");
     assert!(count > 30, "{count}");
 }
 
@@ -145,7 +145,7 @@ fn twenty_steps_of_flier_equal_those_of_pytorch() {
         highest = highest.max(relative);
         assert!(relative < 1e-4, "step {step}: {found} {expected}");
     }
-    println!("20 losses, relative difference {highest:e}");
+    eprintln!("20 losses, relative difference {highest:e}");
     assert!(expected[19] < 0.8 * expected[1], "the reference learns: {expected:?}");
     assert_weights(&trained.model, &file, "final/");
     assert_weights(&trained.average.unwrap(), &file, "average/");
