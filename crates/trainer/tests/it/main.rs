@@ -1,4 +1,5 @@
 //! Integration tests of `trainer`.
+#![allow(clippy::print_stderr)] // measured differences, shown when asked for
 
 mod accumulate;
 mod augment;
