@@ -1,4 +1,4 @@
-//! `submit` and `status` on a real Slurm, which `slurm.sh` starts on this machine; `cargo xtask test` runs them as a step
+//! `submit` and `status` on a real Slurm, which `slurm.sh` starts on this machine; `cargo xtask test --slurm` runs them as a step
 //! of its own. Stages are the stand-ins of xtask's other tests, but for the pipeline that is compared with a local run.
 
 mod faults;
