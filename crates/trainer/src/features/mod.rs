@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use artifacts::{ArtifactReader, FeatureRow, ImageRow, LatentRow};
 use burn::tensor::{Device, Tensor, TensorData};
 use image::RgbImage;
-use pipeline_spec::spec::{FeaturesSpec, ViewAugment};
+use pipeline_spec::spec::{FeaturesSpec, StageSpec, ViewAugment};
 use pipeline_spec::{ArtifactId, Unit};
 use rayon::prelude::*;
 
@@ -85,6 +85,14 @@ pub fn input_name(spec: &FeaturesSpec) -> &'static str {
 
 /// The generated images of a run with this seed, which are those that fine-tuning with it uses.
 fn generated(latents: &ArtifactReader, per_class: u32, seed: u64) -> Result<Vec<Source>, Error> {
+    if let StageSpec::EncodedLatents(_) = latents.record().unit.spec {
+        return Err(Error::Mismatch {
+            artifact: Box::new(latents.record().id.clone()),
+            what: "source of the images".to_owned(),
+            expected: "generated samples, as `generated_per_class` says".to_owned(),
+            found: "encoded images of a shot list".to_owned(),
+        });
+    }
     let rows = generated_rows(latents, latents.class_names()?, per_class as usize, seed)?;
     let source = |row: LatentRow| Source {
         sample_id: generated_id(&row),

@@ -7,7 +7,7 @@ use flier_model::{Classifier, RunDescription, SelectionRule, TrainedClassifier};
 use image::RgbImage;
 use pipeline_spec::spec::{
     Augment, Coupling, EncodedLatentsSpec, FineTuneSpec, Freeze, GeneratedUse, HeadInit, LatentControl, Pool,
-    Preset, Schedule, Select, Training,
+    Preset, Schedule, Select, Training, ViewAugment,
 };
 use pipeline_spec::{CheckpointRef, Digest, StageSpec};
 use safetensors::SafeTensors;
@@ -140,6 +140,9 @@ fn encoded_latents_must_be_those_of_the_run_s_shot_list() {
         assert_eq!(message == "trained", is_own, "{message}");
         assert!(is_own || message.contains("shot list of the encoded images"), "{message}");
     }
+    let view = ViewAugment::CropFlip { views: 1, scale_min: 0.5, seed: 1 };
+    let message = fixture.run(&fixture.generated_features_unit(2, view)).unwrap_err().to_string();
+    assert!(message.contains("generated samples"), "{message}");
 }
 
 /// Image logits after training with latents as they are and with latents scaled by 2.
