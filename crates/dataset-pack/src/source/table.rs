@@ -103,20 +103,7 @@ pub fn load_parquet(manifest: &DataManifest, form: &ParquetForm, data_dir: &Path
         };
         return Err(layout(&root, problem));
     }
-    let names = match &form.class_names {
-        Some(names) => Some(names.clone()),
-        None => image_table::class_names(containers[0].path(), &form.class_column)?
-            .map(|names| names.iter().map(|name| name.replace('_', " ")).collect()),
-    };
-    let classes = match names {
-        Some(names) => {
-            names.into_iter().map(|name| TableClass { value: name.replace(' ', "_"), name }).collect()
-        }
-        None => classes_of(cells.iter().filter_map(|(.., cell)| match &cell.class {
-            Some(CellClass::Name(name)) => Some(name.as_str()),
-            _ => None,
-        })),
-    };
+    let classes = parquet_classes(form, containers[0].path(), &cells)?;
     let mut rows = Vec::new();
     for (container, position, split, cell) in cells {
         let place = containers[container].path();
@@ -124,18 +111,7 @@ pub fn load_parquet(manifest: &DataManifest, form: &ParquetForm, data_dir: &Path
             path: place.into(),
             problem: format!("row {position}: {problem}"),
         };
-        let class = match cell.class {
-            // Values compare by the name in a prompt, so a label becomes its class's value.
-            Some(CellClass::Label(label)) => usize::try_from(label)
-                .ok()
-                .and_then(|label| classes.get(label))
-                .map(|class| class.value.clone())
-                .ok_or_else(|| {
-                    bad(format!("label {label} is out of range, expected 0 to {}", classes.len() as i64 - 1))
-                })?,
-            Some(CellClass::Name(name)) => name,
-            None => return Err(bad("it has no class".to_owned())),
-        };
+        let class = class_value(cell.class, &classes).map_err(bad)?;
         let file = place.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
         let sample_id =
             cell.path.filter(|path| !path.is_empty()).unwrap_or_else(|| format!("{file}/{position:07}"));
@@ -152,6 +128,43 @@ pub fn load_parquet(manifest: &DataManifest, form: &ParquetForm, data_dir: &Path
     dataset(manifest, &classes, rows, shares, containers, |row, problem| {
         layout(&root, format!("row {row}: {problem}"))
     })
+}
+
+/// The classes: the form's, or those that the first file names, or those of the rows.
+fn parquet_classes(
+    form: &ParquetForm,
+    first: &Path,
+    cells: &[(usize, usize, String, Cell)],
+) -> Result<Vec<TableClass>, Error> {
+    let names = match &form.class_names {
+        Some(names) => Some(names.clone()),
+        None => image_table::class_names(first, &form.class_column)?
+            .map(|names| names.iter().map(|name| name.replace('_', " ")).collect()),
+    };
+    Ok(match names {
+        Some(names) => {
+            names.into_iter().map(|name| TableClass { value: name.replace(' ', "_"), name }).collect()
+        }
+        None => classes_of(cells.iter().filter_map(|(.., cell)| match &cell.class {
+            Some(CellClass::Name(name)) => Some(name.as_str()),
+            _ => None,
+        })),
+    })
+}
+
+/// The value of a row's class. Values compare by the name in a prompt, so a label becomes its class's value.
+fn class_value(class: Option<CellClass>, classes: &[TableClass]) -> Result<String, String> {
+    match class {
+        Some(CellClass::Label(label)) => {
+            let known = usize::try_from(label).ok().and_then(|label| classes.get(label));
+            let last = classes.len() as i64 - 1;
+            known
+                .map(|class| class.value.clone())
+                .ok_or_else(|| format!("label {label} is out of range, expected 0 to {last}"))
+        }
+        Some(CellClass::Name(name)) => Ok(name),
+        None => Err("it has no class".to_owned()),
+    }
 }
 
 struct Row {

@@ -224,27 +224,32 @@ fn read_request(reader: &mut BufReader<TcpStream>, state: &State) -> std::io::Re
     Ok(Some(request))
 }
 
-/// Whether the connection stays open.
-fn perform(act: Act, mut stream: &TcpStream, request: &Request, state: &State) -> std::io::Result<bool> {
-    let echo = format!("{} said {} to {}", state.key, state.key, request.target);
+/// The body of an answer as a server of OpenAI's interface gives it.
+fn answer(act: Act, request: &Request, state: &State, echo: &str) -> String {
     let text = match act {
         Act::Refuse => "I'm sorry, but I can't help with that".to_owned(),
         Act::SayNothing => "\n".to_owned(),
         Act::TellKey => format!("The key is {}", state.key),
         _ => format!("{} seen as number {}", request.text, request.body["seed"]),
     };
-    let name = if act == Act::AnswerWithKey { echo.as_str() } else { "answered-model" };
+    let name = if act == Act::AnswerWithKey { echo } else { "answered-model" };
     let id = format!("r-{}{}", request.number, if act == Act::AnswerWithKey { &state.key } else { "" });
     let choice = if request.body["prompt"].is_string() {
         json!({ "index": 0, "text": text, "finish_reason": "stop" })
     } else {
         json!({ "index": 0, "message": { "role": "assistant", "content": text }, "finish_reason": "stop" })
     };
-    let answer = json!({
+    json!({
         "id": id, "object": "any", "created": 1_700_000_000 + request.number, "model": name, "choices": [choice],
         "usage": { "prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15 },
     })
-    .to_string();
+    .to_string()
+}
+
+/// Answers with a whole response; whether the connection stays open.
+fn perform(act: Act, mut stream: &TcpStream, request: &Request, state: &State) -> std::io::Result<bool> {
+    let echo = format!("{} said {} to {}", state.key, state.key, request.target);
+    let answer = answer(act, request, state, &echo);
     let json = "application/json";
     let error = |message: &str, code: &str| {
         json!({ "error": { "message": message, "type": "x", "code": code } }).to_string()
@@ -288,6 +293,17 @@ fn perform(act: Act, mut stream: &TcpStream, request: &Request, state: &State) -
             let location = format!("location: http://127.0.0.1:{port}/v1?key={}\r\n", state.key);
             respond(stream, 307, "text/html", &location, "moved")
         }
+        Act::InvalidJson => respond(stream, 200, json, "", &answer[..answer.len() - 9]),
+        Act::NoChoices => respond(stream, 200, "text/plain", "", &json!({ "echo": echo }).to_string()),
+        Act::Page => respond(stream, 200, "text/html", "", &format!("<html>{echo}</html>")),
+        Act::Huge => respond(stream, 200, json, "", &" ".repeat(10 << 20)).map(|_| false),
+        _ => break_off(act, stream, &answer),
+    }
+}
+
+/// Answers with a response that does not come whole, or with none; whether the connection stays open.
+fn break_off(act: Act, mut stream: &TcpStream, answer: &str) -> std::io::Result<bool> {
+    match act {
         Act::CutAtOnce => Ok(false),
         Act::CutHeader => stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-le").map(|()| false),
         Act::CutBody => {
@@ -309,14 +325,10 @@ fn perform(act: Act, mut stream: &TcpStream, request: &Request, state: &State) -
             }
             Ok(false)
         }
-        Act::InvalidJson => respond(stream, 200, json, "", &answer[..answer.len() - 9]),
-        Act::NoChoices => respond(stream, 200, "text/plain", "", &json!({ "echo": echo }).to_string()),
-        Act::Page => respond(stream, 200, "text/html", "", &format!("<html>{echo}</html>")),
         Act::ShortLength => {
             write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", answer.len() - 7)?;
             stream.write_all(answer.as_bytes()).map(|()| false)
         }
-        Act::Huge => respond(stream, 200, json, "", &" ".repeat(10 << 20)).map(|_| false),
         Act::HugeInChunks => {
             stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
             for _ in 0..160 {
@@ -325,6 +337,7 @@ fn perform(act: Act, mut stream: &TcpStream, request: &Request, state: &State) -
             Ok(false)
         }
         Act::Noise => stream.write_all(b"\x16\x03\x01 no http at all\r\n\r\n").map(|()| false),
+        _ => panic!("{act:?} is no way to break off"),
     }
 }
 

@@ -82,17 +82,27 @@ pub fn train(
     let weights = module.value_weights.val();
     let text = inputs.text_features.clone() + moved;
     let adapter = TipAdapter::new(keys, one_hot * weights.clone(), text);
-    let grid = CacheGrid::new(inputs, &adapter, labels)?;
-    let chosen = grid.choose(&spec.alpha, &spec.beta, &[to_vec(weights)?]);
+    Ok(Some(chosen(spec, inputs, adapter, &to_vec(weights)?)?.with_epochs(epochs)))
+}
+
+/// The trained cache with the `alpha` and `beta` that do best on the validation images.
+fn chosen(
+    spec: &ApeTSpec,
+    inputs: &Inputs<'_>,
+    adapter: TipAdapter,
+    weights: &[f32],
+) -> Result<Fitted, Error> {
+    let grid = CacheGrid::new(inputs, &adapter, &inputs.cache.train_labels)?;
+    let chosen = grid.choose(&spec.alpha, &spec.beta, &[weights.to_vec()]);
     let chosen = chosen.ok_or_else(|| empty_grid("method.alpha"))?;
     let classifier = Classifier::Cache {
-        projection_dim: width,
-        num_keys: labels.len(),
-        logit_scale: scale,
+        projection_dim: inputs.cache.width,
+        num_keys: inputs.cache.train_labels.len(),
+        logit_scale: inputs.logit_scale,
         alpha: chosen.alpha,
         beta: chosen.beta,
         channels: Vec::new(),
     };
     let trained = TrainedClassifier::new(Weights::TipAdapter(adapter), classifier);
-    Ok(Some(Fitted::new(trained, SelectionRule::ValGrid, chosen.val_accuracy).with_epochs(epochs)))
+    Ok(Fitted::new(trained, SelectionRule::ValGrid, chosen.val_accuracy))
 }

@@ -36,6 +36,21 @@ struct Probe {
     bias: Tensor<2>,
     /// `[1, N]`.
     blending: Tensor<2>,
+    /// Running gradients of weight and bias.
+    velocity: [Tensor<2>; 2],
+}
+
+impl Probe {
+    /// One step of gradient descent with momentum; `error` `[M, N]` is the loss's gradient at the logits.
+    fn descend(&mut self, features: &Tensor<2>, error: &Tensor<2>, learning_rate: f64) {
+        let gradients = [features.clone().transpose().matmul(error.clone()), error.clone().sum_dim(0)];
+        for ((velocity, gradient), parameter) in
+            self.velocity.iter_mut().zip(gradients).zip([&mut self.weight, &mut self.bias])
+        {
+            *velocity = velocity.clone().mul_scalar(MOMENTUM) + gradient;
+            *parameter = parameter.clone() - velocity.clone().mul_scalar(learning_rate);
+        }
+    }
 }
 
 /// Trains on the first view of every training image; the epoch with the best validation accuracy counts (the latest of
@@ -62,12 +77,13 @@ pub fn train(
         (4.0 * count as f64 / eigenvalue, count as f64 / (4.0 * largest_square_sum(&cosines)?));
 
     let ones = Tensor::<2>::ones([1, classes], inputs.device);
+    let weight = features.clone().transpose().matmul(one_hot.clone());
     let mut probe = Probe {
-        weight: features.clone().transpose().matmul(one_hot.clone()),
+        velocity: [weight.zeros_like(), ones.zeros_like()],
+        weight,
         bias: ones.zeros_like(),
         blending: ones.mul_scalar(initial_blending(&cosines, &cache.train_labels)?),
     };
-    let mut velocity = (probe.weight.zeros_like(), probe.bias.zeros_like());
     let mut best: Option<(Option<f64>, TrainedClassifier)> = None;
     let mut epochs = Vec::new();
     for epoch in 1..=spec.epochs {
@@ -80,11 +96,7 @@ pub fn train(
             return Err(Error::Diverged { loss, epoch, pass, step, learning_rate });
         }
         let error = (softmax(logits, 1) - one_hot.clone()).mul_scalar(1.0 / count as f64); // [M, N]
-        let weight_gradient = features.clone().transpose().matmul(error.clone());
-        velocity.0 = velocity.0.mul_scalar(MOMENTUM) + weight_gradient;
-        velocity.1 = velocity.1.mul_scalar(MOMENTUM) + error.clone().sum_dim(0);
-        probe.weight = probe.weight - velocity.0.clone().mul_scalar(probe_rate);
-        probe.bias = probe.bias - velocity.1.clone().mul_scalar(probe_rate);
+        probe.descend(&features, &error, probe_rate);
         if epoch.is_multiple_of(BLENDING_PERIOD) {
             let gradient = (error * cosines.clone()).sum_dim(0);
             probe.blending = probe.blending - gradient.mul_scalar(blending_rate);
@@ -94,15 +106,7 @@ pub fn train(
         if best.as_ref().is_none_or(|(accuracy, _)| val_accuracy >= *accuracy) {
             best = Some((val_accuracy, trained));
         }
-        epochs.push(EpochSummary {
-            epoch,
-            learning_rate: probe_rate,
-            real_loss: Some(loss),
-            generated_loss: None,
-            latent_loss: None,
-            val_accuracy,
-            ema_val_accuracy: None,
-        });
+        epochs.push(summary(epoch, probe_rate, loss, val_accuracy));
         if control(u64::from(epoch), u64::from(spec.epochs)) == ControlFlow::Break(()) {
             return Ok(None);
         }
@@ -111,6 +115,18 @@ pub fn train(
         let rule = if accuracy.is_some() { SelectionRule::ValBest } else { SelectionRule::Last };
         Fitted::new(trained, rule, accuracy).with_epochs(epochs)
     }))
+}
+
+fn summary(epoch: u32, learning_rate: f64, loss: f64, val_accuracy: Option<f64>) -> EpochSummary {
+    EpochSummary {
+        epoch,
+        learning_rate,
+        real_loss: Some(loss),
+        generated_loss: None,
+        latent_loss: None,
+        val_accuracy,
+        ema_val_accuracy: None,
+    }
 }
 
 /// Probe and blended text classifier as one linear layer.
