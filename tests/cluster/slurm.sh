@@ -99,7 +99,7 @@ MinJobAge=3600
 KillWait=2
 MessageTimeout=5
 SlurmdTimeout=20
-ReturnToService=2
+ReturnToService=1
 CONF
         for i in $(seq "$nodes"); do
             mkdir -p "$folder/spool/n$i"
