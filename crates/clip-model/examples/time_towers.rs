@@ -1,21 +1,14 @@
 //! One pass through a CLIP tower on random weights, timed whenever a line arrives.
 //!
-//! Usage: `time_towers CASE [--device DEVICE]`, the protocol of `cargo xtask bench towers`: for every line on stdin one pass,
-//! answered by `WALL CPU` in seconds; at the end of stdin `peak KIB`, the process's largest resident memory. Two warm-up
-//! passes precede the first answer. `tests/scale/time_towers.py` is the other side.
+//! Usage: `time_towers CASE [--device DEVICE]`, with the protocol in `passes/mod.rs`; `tests/scale/time_towers.py` is the other side.
 
-use std::io::Write;
-use std::time::Instant;
+mod passes;
 
-use anyhow::Context;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Distribution, Gradients, Int, Tensor, TensorData};
 use clap::{Parser, ValueEnum};
 use clip_model::{Activation, Backbone, Clip};
-
-/// The allocator of the stages.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use passes::wait;
 
 #[derive(Parser)]
 struct Args {
@@ -53,12 +46,11 @@ impl Case {
     }
 }
 
-#[allow(clippy::print_stdout)] // the times are the output
 fn main() -> anyhow::Result<()> {
     let Args { case, device } = Args::parse();
     let device = device.open()?;
     let config = Backbone::by_name(case.backbone())?.config(Activation::QuickGelu);
-    let mut pass: Box<dyn FnMut()> = match case {
+    let pass: Box<dyn FnMut()> = match case {
         Case::TextForward => {
             let model = config.init(&device).valid();
             let ids = token_ids(case.batch(), &device);
@@ -76,17 +68,7 @@ fn main() -> anyhow::Result<()> {
             Box::new(move || step(&model, pixel_values.clone()))
         }
     };
-    pass();
-    pass();
-    for line in std::io::stdin().lines() {
-        line.context("cannot read stdin")?;
-        let (wall, cpu) = (Instant::now(), cpu_seconds()?);
-        pass();
-        println!("{} {}", wall.elapsed().as_secs_f64(), cpu_seconds()? - cpu);
-        std::io::stdout().flush()?;
-    }
-    println!("peak {}", peak()?);
-    Ok(())
+    passes::serve(2, pass)
 }
 
 fn pixels(batch: usize, device: &Device) -> Tensor<4> {
@@ -98,11 +80,6 @@ fn token_ids(batch: usize, device: &Device) -> Tensor<2, Int> {
     let ids: Vec<i64> =
         (0..batch * 77).map(|i| if i % 77 == 76 { 49_407 } else { i as i64 * 31 % 49_000 }).collect();
     Tensor::from_data(TensorData::new(ids, [batch, 77]), device)
-}
-
-/// Ends when the numbers are there.
-fn wait<const D: usize>(tensor: Tensor<D>) {
-    tensor.into_data();
 }
 
 /// Forward, and the gradients of all parameters of the image tower.
@@ -124,20 +101,4 @@ impl ModuleVisitor for Reader {
             wait(grad.narrow(0, 0, 1));
         }
     }
-}
-
-/// User and system time of the process.
-fn cpu_seconds() -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields = stat.rsplit(')').next().context("no fields in /proc/self/stat")?;
-    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
-    Ok(ticks as f64 / 100.0) // the kernel counts hundredths for programs on every Linux
-}
-
-/// Largest resident memory in KiB.
-fn peak() -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line =
-        status.lines().find(|line| line.starts_with("VmHWM")).context("no VmHWM in /proc/self/status")?;
-    line.split_whitespace().nth(1).context("an empty VmHWM")?.parse().context("VmHWM is no number")
 }

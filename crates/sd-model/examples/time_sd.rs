@@ -1,17 +1,15 @@
 //! One pass through a network of Stable Diffusion 2.1-base on random weights, timed whenever a line arrives.
 //!
-//! Usage: `time_sd CASE [--device DEVICE]`, the protocol of `cargo xtask bench`: for every line on stdin one pass, answered by
-//! `WALL CPU` in seconds; at the end of stdin `peak KIB`, the process's largest resident memory. One warm-up pass precedes
-//! the first answer. `tests/scale/time_sd.py` is the other side.
+//! Usage: `time_sd CASE [--device DEVICE]`, with the protocol of `passes`; `tests/scale/time_sd.py` is the other side.
 
-use std::io::Write;
-use std::time::Instant;
+#[path = "../../clip-model/examples/passes/mod.rs"]
+mod passes;
 
-use anyhow::Context;
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use clap::{Parser, ValueEnum};
 use clip_model::{Activation, TextConfig};
+use passes::wait;
 use sd_model::AutoencoderKlConfig;
 use sd_model::checkpoints::Pretrained;
 
@@ -35,12 +33,11 @@ enum Case {
     Text,
 }
 
-#[allow(clippy::print_stdout)] // the times are the output
 fn main() -> anyhow::Result<()> {
     let Args { case, device } = Args::parse();
     let device = device.open()?;
     let normal = |shape: [usize; 4]| Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &device);
-    let mut pass: Box<dyn FnMut()> = match case {
+    let pass: Box<dyn FnMut()> = match case {
         Case::Unet => {
             let unet = Pretrained::by_name("2.1-base")?.unet_config().init(&device)?.valid();
             let (sample, timesteps) = (normal([2, 4, 64, 64]), Tensor::<1>::full([2], 981.0, &device));
@@ -58,16 +55,7 @@ fn main() -> anyhow::Result<()> {
             Box::new(move || wait(text_encoder.forward(ids.clone()).last_hidden_state))
         }
     };
-    pass();
-    for line in std::io::stdin().lines() {
-        line.context("cannot read stdin")?;
-        let (wall, cpu) = (Instant::now(), cpu_seconds()?);
-        pass();
-        println!("{} {}", wall.elapsed().as_secs_f64(), cpu_seconds()? - cpu);
-        std::io::stdout().flush()?;
-    }
-    println!("peak {}", peak()?);
-    Ok(())
+    passes::serve(1, pass)
 }
 
 fn text_config() -> TextConfig {
@@ -88,25 +76,4 @@ fn text_config() -> TextConfig {
 fn token_ids(device: &Device) -> Tensor<2, Int> {
     let ids: Vec<i64> = (0..2 * 77).map(|i| if i % 77 == 76 { 49_407 } else { i * 31 % 49_000 }).collect();
     Tensor::from_data(TensorData::new(ids, [2, 77]), device)
-}
-
-/// Ends when the numbers are there.
-fn wait<const D: usize>(tensor: Tensor<D>) {
-    tensor.into_data();
-}
-
-/// User and system time of the process.
-fn cpu_seconds() -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields = stat.rsplit(')').next().context("no fields in /proc/self/stat")?;
-    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
-    Ok(ticks as f64 / 100.0) // the kernel counts hundredths for programs on every Linux
-}
-
-/// Largest resident memory in KiB.
-fn peak() -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line =
-        status.lines().find(|line| line.starts_with("VmHWM")).context("no VmHWM in /proc/self/status")?;
-    line.split_whitespace().nth(1).context("an empty VmHWM")?.parse().context("VmHWM is no number")
 }

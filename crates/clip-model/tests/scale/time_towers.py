@@ -2,18 +2,16 @@
 
 Usage: time_towers.py CASE [--engine torch|onnxruntime]     (torch 2.9.0, open_clip 3.3.0, onnxruntime 1.32.0)
 
-The protocol of `cargo xtask bench towers`: for every line on stdin one pass, answered by `WALL CPU` in seconds; at the end of
-stdin `peak KIB`, the process's largest resident memory. Two warm-up passes precede the first answer.
-The number of threads is OMP_NUM_THREADS.
+The protocol is in `passes.py`. The number of threads is OMP_NUM_THREADS.
 """
 
 import argparse
 import io
 import os
-import sys
-import time
 
 import torch
+
+from passes import serve
 
 THREADS = int(os.environ["OMP_NUM_THREADS"])
 torch.set_num_threads(THREADS)
@@ -59,11 +57,6 @@ def onnxruntime_pass(tower, inputs):
     return lambda: session.run(None, feed)
 
 
-def peak():
-    with open("/proc/self/status") as status:
-        return next(line.split()[1] for line in status if line.startswith("VmHWM"))
-
-
 def main():
     import open_clip
 
@@ -84,13 +77,7 @@ def main():
         model.forward = model.encode_text
         tower = model
     run = onnxruntime_pass(tower, inputs) if args.engine == "onnxruntime" else torch_pass(tower, inputs, backward)
-    run()
-    run()
-    for _ in sys.stdin:
-        wall, cpu = time.perf_counter(), time.process_time()
-        run()
-        print(time.perf_counter() - wall, time.process_time() - cpu, flush=True)
-    print("peak", peak())
+    serve(2, run)
 
 
 main()

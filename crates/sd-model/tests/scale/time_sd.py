@@ -2,18 +2,20 @@
 
 Usage: time_sd.py unet|vae-decode|text     (torch 2.9.0, diffusers 0.42.1, transformers 5.24.0)
 
-The protocol of `cargo xtask bench`: for every line on stdin one pass, answered by `WALL CPU` in seconds; at the end of stdin
-`peak KIB`, the process's largest resident memory. One warm-up pass precedes the first answer. diffusers computes as it does by
+The protocol is in `passes.py` of clip-model. diffusers computes as it does by
 default, eagerly and with PyTorch's fused attention. The number of threads is OMP_NUM_THREADS.
 """
 
 import os
 import sys
-import time
+from pathlib import Path
 
 import torch
 
 from parity import Shape
+
+sys.path.append(str(Path(__file__).parents[3] / "clip-model/tests/scale"))
+from passes import serve  # noqa: E402
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
@@ -43,20 +45,10 @@ def text(shape):
     return lambda: model(ids)
 
 
-def peak():
-    with open("/proc/self/status") as status:
-        return next(line.split()[1] for line in status if line.startswith("VmHWM"))
-
-
 def main():
     run = {"unet": unet, "vae-decode": vae_decode, "text": text}[sys.argv[1]](Shape("2.1-base"))
     with torch.inference_mode():
-        run()
-        for _ in sys.stdin:
-            wall, cpu = time.perf_counter(), time.process_time()
-            run()
-            print(time.perf_counter() - wall, time.process_time() - cpu, flush=True)
-    print("peak", peak())
+        serve(1, run)
 
 
 main()

@@ -4,12 +4,13 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use clip_model::normalize;
-use flier_model::{Classifier, SelectionRule, TipAdapter, TrainedClassifier, Weights, loss};
+use flier_model::{TipAdapter, loss};
 use pipeline_spec::spec::ApeTSpec;
 
 use super::ape::{class_sums, refined_channels};
 use super::grid::CacheGrid;
 use super::steps::{Optimizer, Rate, Steps};
+use super::tip_adapter::cache_classifier;
 use super::{Fitted, Inputs, empty_grid};
 use crate::backbone::to_vec;
 use crate::parameters;
@@ -82,27 +83,8 @@ pub fn train(
     let weights = module.value_weights.val();
     let text = inputs.text_features.clone() + moved;
     let adapter = TipAdapter::new(keys, one_hot * weights.clone(), text);
-    Ok(Some(chosen(spec, inputs, adapter, &to_vec(weights)?)?.with_epochs(epochs)))
-}
-
-/// The trained cache with the `alpha` and `beta` that do best on the validation images.
-fn chosen(
-    spec: &ApeTSpec,
-    inputs: &Inputs<'_>,
-    adapter: TipAdapter,
-    weights: &[f32],
-) -> Result<Fitted, Error> {
-    let grid = CacheGrid::new(inputs, &adapter, &inputs.cache.train_labels)?;
-    let chosen = grid.choose(&spec.alpha, &spec.beta, &[weights.to_vec()]);
+    let grid = CacheGrid::new(inputs, &adapter, labels)?;
+    let chosen = grid.choose(&spec.alpha, &spec.beta, &[to_vec(weights)?]);
     let chosen = chosen.ok_or_else(|| empty_grid("method.alpha"))?;
-    let classifier = Classifier::Cache {
-        projection_dim: inputs.cache.width,
-        num_keys: inputs.cache.train_labels.len(),
-        logit_scale: inputs.logit_scale,
-        alpha: chosen.alpha,
-        beta: chosen.beta,
-        channels: Vec::new(),
-    };
-    let trained = TrainedClassifier::new(Weights::TipAdapter(adapter), classifier);
-    Ok(Fitted::new(trained, SelectionRule::ValGrid, chosen.val_accuracy))
+    Ok(Some(cache_classifier(inputs, adapter, chosen, epochs)))
 }

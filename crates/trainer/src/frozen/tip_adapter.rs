@@ -80,7 +80,8 @@ pub fn train_cafo(
     Ok(Some(cache_classifier(inputs, adapter, chosen, epochs)))
 }
 
-fn cache_classifier(
+/// The cache with the chosen `alpha` and `beta` as what a run leaves.
+pub(super) fn cache_classifier(
     inputs: &Inputs<'_>,
     adapter: TipAdapter,
     chosen: Chosen,

@@ -1,0 +1,54 @@
+//! The protocol of `cargo xtask bench`, for programs that time one pass through a network.
+//!
+//! For every line on stdin one pass, answered by `WALL CPU` in seconds; at the end of stdin `peak KIB`, the process's largest
+//! resident memory. `tests/scale/passes.py` is the other side.
+
+use std::io::Write;
+use std::time::Instant;
+
+use anyhow::Context;
+use burn::tensor::Tensor;
+
+/// The allocator of the stages.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Makes `warm_up` passes, then one for each line on stdin.
+///
+/// # Errors
+///
+/// Fails if stdin, stdout or `/proc` cannot be used.
+#[allow(clippy::print_stdout)] // the times are the output
+pub fn serve(warm_up: usize, mut pass: impl FnMut()) -> anyhow::Result<()> {
+    (0..warm_up).for_each(|_| pass());
+    for line in std::io::stdin().lines() {
+        line.context("cannot read stdin")?;
+        let (wall, cpu) = (Instant::now(), cpu_seconds()?);
+        pass();
+        println!("{} {}", wall.elapsed().as_secs_f64(), cpu_seconds()? - cpu);
+        std::io::stdout().flush()?;
+    }
+    println!("peak {}", peak()?);
+    Ok(())
+}
+
+/// Ends when the numbers are there.
+pub fn wait<const D: usize>(tensor: Tensor<D>) {
+    tensor.into_data();
+}
+
+/// User and system time of the process.
+fn cpu_seconds() -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields = stat.rsplit(')').next().context("no fields in /proc/self/stat")?;
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+    Ok(ticks as f64 / 100.0) // the kernel counts hundredths for programs on every Linux
+}
+
+/// Largest resident memory in KiB.
+fn peak() -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line =
+        status.lines().find(|line| line.starts_with("VmHWM")).context("no VmHWM in /proc/self/status")?;
+    line.split_whitespace().nth(1).context("an empty VmHWM")?.parse().context("VmHWM is no number")
+}
