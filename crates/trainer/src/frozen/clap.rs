@@ -1,6 +1,8 @@
 //! CLAP, "A closer look at the few-shot adaptation of large vision-language models" (Silva-Rodriguez et al., CVPR 2024,
 //! arXiv 2312.12730): class prototypes start at the text features and are held near them by a penalty whose weight for a
 //! class is the zero-shot model's mean probability of its own training images. Nothing is chosen; the last epoch counts.
+//!
+//! One deviation: an epoch sees one view of every image, where the authors draw from all views.
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
