@@ -136,8 +136,8 @@ pub(crate) fn resized_positions(positions: Tensor<2>, [rows, columns]: [usize; 2
             map.extend(row.iter().flat_map(|y| column.iter().map(move |x| y * x)));
         }
     }
-    let map =
-        Tensor::<2>::from_data(TensorData::new(map, [rows * columns, grid * grid]), &positions.device());
+    let data = TensorData::new(map, [rows * columns, grid * grid]);
+    let map = Tensor::<2>::from_data(data, (&positions.device(), positions.dtype()));
     let first = positions.clone().narrow(0, 0, 1);
     Tensor::cat(vec![first, map.matmul(positions.narrow(0, 1, count - 1))], 0)
 }

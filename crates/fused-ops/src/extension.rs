@@ -191,8 +191,44 @@ pub struct NormGradients<B: Backend> {
     pub beta: FloatTensor<B>,
 }
 
+/// An operation that the back end's own autograd has recorded.
+#[derive(Debug, Clone)]
+pub struct Recorded<B: Backend> {
+    /// The result, by which the record is found again.
+    pub output: FloatTensor<B>,
+    /// Mean and biased variance of the batch, where the norm took them.
+    pub moments: Option<[FloatTensor<B>; 2]>,
+    /// The operands.
+    pub leaves: Vec<FloatTensor<B>>,
+}
+
 /// What the autodiff back end calls: the parts of an operation whose results it keeps, and the backward passes.
 pub trait Training: FusedOps {
+    /// [`FusedOps::conv_batch_norm`], or [`FusedOps::conv_affine`] without an `epsilon`, recorded by the back end itself.
+    ///
+    /// `None` where it has no autograd of its own: the operations below then do it in parts. `tracked` says of which
+    /// operands a gradient is wanted, beside the residual's.
+    fn record_conv_norm(
+        _operands: [FloatTensor<Self>; 4],
+        _residual: Option<FloatTensor<Self>>,
+        _tracked: [bool; 4],
+        _shape: Convolution,
+        _epsilon: Option<f64>,
+        _relu: bool,
+    ) -> Option<Recorded<Self>> {
+        None
+    }
+
+    /// The result without its record.
+    fn output(recorded: &Recorded<Self>) -> FloatTensor<Self> {
+        recorded.output.clone()
+    }
+
+    /// Gradients of the operands that are tracked and of the residual.
+    fn replay(recorded: Recorded<Self>, _grad: FloatTensor<Self>) -> Vec<Option<FloatTensor<Self>>> {
+        unreachable!("{} operands were recorded by a back end without autograd", recorded.leaves.len())
+    }
+
     /// The convolution of channels-last images alone.
     fn convolve(x: FloatTensor<Self>, weight: FloatTensor<Self>, shape: Convolution) -> FloatTensor<Self> {
         composed::convolution::<Self>(x, weight, shape)

@@ -19,6 +19,7 @@ pub fn parse<A: CommandFactory + FromArgMatches>() -> A {
 
 /// Like [`parse`], for a binary that puts its command together by hand.
 pub fn matches(command: Command) -> ArgMatches {
+    crate::keep_freed_memory();
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     if let [option, folder] = &arguments[..]
         && option == WRITE_DOCS

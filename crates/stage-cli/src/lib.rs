@@ -31,6 +31,7 @@ pub mod context;
 mod dry_run;
 pub mod exit_code;
 pub mod logging;
+mod memory;
 pub mod progress;
 mod run;
 pub mod signals;
@@ -39,10 +40,6 @@ pub use args::{DeviceArgs, LogFormat, StageArgs};
 pub use command_docs::{matches, parse};
 pub use context::{Context, Interrupted};
 pub use exit_code::{ExitWith, InputFault, SpecFault, exit_code};
+pub use memory::keep_freed_memory;
 pub use progress::Progress;
 pub use run::{finish, print_error, run, run_with_forecast};
-
-/// Networks allocate and free large tensors at every step, and glibc gives each of them back to the kernel at once:
-/// see docs/results.md for what this allocator saves.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

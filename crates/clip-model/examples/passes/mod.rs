@@ -9,17 +9,14 @@ use std::time::Instant;
 use anyhow::Context;
 use burn::tensor::Tensor;
 
-/// The allocator of the stages.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Makes `warm_up` passes, then one for each line on stdin.
+/// Makes `warm_up` passes, then one for each line on stdin, with the memory of the stages.
 ///
 /// # Errors
 ///
 /// Fails if stdin, stdout or `/proc` cannot be used.
 #[allow(clippy::print_stdout)] // the times are the output
 pub fn serve(warm_up: usize, mut pass: impl FnMut()) -> anyhow::Result<()> {
+    stage_cli::keep_freed_memory();
     (0..warm_up).for_each(|_| pass());
     for line in std::io::stdin().lines() {
         line.context("cannot read stdin")?;

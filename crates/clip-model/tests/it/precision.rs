@@ -1,6 +1,6 @@
 //! Towers that compute in bf16 and f16.
 
-use burn::tensor::FloatDType;
+use burn::tensor::{FloatDType, Tensor};
 use clip_model::{Checkpoint, normalize};
 
 use crate::golden::{Golden, device, max_difference, path};
@@ -63,5 +63,22 @@ fn low_precision_towers_stay_as_near_to_f32_as_pytorchs() {
                 assert!(between[at] <= 2.0 * bound, "{model} {name}: {} beyond {bound}", between[at]);
             }
         }
+    }
+}
+
+#[test]
+fn low_precision_vision_transformers_take_images_of_another_size() {
+    let golden = Golden::open("checkpoints/vit/expected.safetensors");
+    let folder = path("checkpoints").join("vit");
+    let embeds = |dtype: FloatDType| {
+        let clip = Checkpoint::open(&folder, None).unwrap().load_as(&device(), dtype).unwrap();
+        let pixel_values = golden.tensor::<4>("pixel_values", &device());
+        let tall = Tensor::cat(vec![pixel_values.clone(), pixel_values], 2);
+        normalize(clip.image_features(tall)).into_data().try_into_vec::<f32>().unwrap()
+    };
+    let exact = embeds(FloatDType::F32);
+    for (dtype, rounding) in [(FloatDType::BF16, 2.0_f32.powi(-9)), (FloatDType::F16, 2.0_f32.powi(-12))] {
+        let difference = max_difference(&embeds(dtype), &exact);
+        assert!(difference > 0.0 && difference <= 8.0 * rounding, "{dtype:?}: {difference}");
     }
 }

@@ -9,14 +9,21 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, TensorMetadata};
 
 use crate::composed;
-use crate::extension::{Convolution, Maybe, NormState, Training};
+use crate::extension::{Convolution, Maybe, NormState, Recorded, Training};
 
 /// The parents are input, weight, factor and summand of the norm, then the residual if given.
 #[derive(Debug)]
 struct ConvNormBackward;
 
 #[derive(Debug, Clone)]
-struct ConvNormState<B: Training> {
+enum ConvNormState<B: Training> {
+    /// By the back end itself.
+    Recorded(Recorded<B>),
+    Parts(Box<Parts<B>>),
+}
+
+#[derive(Debug, Clone)]
+struct Parts<B: Training> {
     x: NodeId,
     weight: NodeId,
     shape: Convolution,
@@ -35,7 +42,18 @@ impl<B: Training, const N: usize> Backward<B, N> for ConvNormBackward {
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let state = ops.state;
+        let state = match ops.state {
+            ConvNormState::Parts(parts) => *parts,
+            ConvNormState::Recorded(recorded) => {
+                let parents = ops.parents.into_iter().zip(B::replay(recorded, grad));
+                for (parent, grad) in parents {
+                    if let (Some(parent), Some(grad)) = (parent, grad) {
+                        grads.register::<B>(parent.id, grad);
+                    }
+                }
+                return;
+            }
+        };
         let norm = NormState {
             x: state.convolved,
             rectified: state.rectified,
@@ -92,13 +110,18 @@ fn record_affine<B: Training, C: CheckpointStrategy, const N: usize>(
 ) -> FloatTensor<Autodiff<B, C>> {
     match Backward::<B, N>::prepare::<C>(ConvNormBackward, nodes).compute_bound().stateful() {
         OpsKind::Tracked(mut prep) => {
+            let residual = residual.into_option();
+            if let Some(recorded) = record::<B, C>(&operands, residual.clone(), shape, None, relu) {
+                let output = B::output(&recorded);
+                return prep.finish(ConvNormState::Recorded(recorded), output);
+            }
             let kept = keep(&mut prep, &operands);
             let [x, weight, scale, shift] = operands.map(|operand| operand.into_primitive());
             let one = B::float_ones(scale.shape(), &x.device(), x.dtype().into());
             let zero = B::float_zeros(scale.shape(), &x.device(), x.dtype().into());
             let convolved = B::convolve(x, weight, shape);
-            let output = B::affine(convolved.clone(), scale.clone(), shift, residual.into_option(), relu);
-            let state = ConvNormState {
+            let output = B::affine(convolved.clone(), scale.clone(), shift, residual, relu);
+            let state = Parts {
                 x: kept[0],
                 weight: kept[1],
                 shape,
@@ -109,7 +132,7 @@ fn record_affine<B: Training, C: CheckpointStrategy, const N: usize>(
                 gamma: scale,
                 of_batch: false,
             };
-            prep.finish(state, output)
+            prep.finish(ConvNormState::Parts(Box::new(state)), output)
         }
         OpsKind::UnTracked(prep) => {
             let [x, weight, scale, shift] = operands.map(|operand| operand.into_primitive());
@@ -156,16 +179,26 @@ fn record_batch_norm<B: Training, C: CheckpointStrategy, const N: usize>(
     relu: bool,
 ) -> Normalised<B, C> {
     let constant = <Autodiff<B, C> as AutodiffBackend>::from_inner;
-    let [x, weight, gamma, beta] = operands.each_ref().map(|operand| operand.primitive().clone());
-    let convolved = B::convolve(x, weight, shape);
-    let [mean, variance] = B::moments(convolved.clone());
-    let (scale, shift) = composed::folded::<B>(gamma.clone(), beta, mean.clone(), variance.clone(), epsilon);
-    let output = match Backward::<B, N>::prepare::<C>(ConvNormBackward, nodes).compute_bound().stateful() {
+    let primitives = operands.each_ref().map(|operand| operand.primitive().clone());
+    match Backward::<B, N>::prepare::<C>(ConvNormBackward, nodes).compute_bound().stateful() {
         OpsKind::Tracked(mut prep) => {
+            let residual = residual.into_option();
+            if let Some(recorded) = record::<B, C>(&operands, residual.clone(), shape, Some(epsilon), relu)
+                && let Some([mean, variance]) = recorded.moments.clone()
+            {
+                let output = B::output(&recorded);
+                let output = prep.finish(ConvNormState::Recorded(recorded), output);
+                return (output, constant(mean), constant(variance));
+            }
             let kept = keep(&mut prep, &operands);
-            let output = B::affine(convolved.clone(), scale, shift, residual.into_option(), relu);
+            let [x, weight, gamma, beta] = primitives;
+            let convolved = B::convolve(x, weight, shape);
+            let [mean, variance] = B::moments(convolved.clone());
+            let (scale, shift) =
+                composed::folded::<B>(gamma.clone(), beta, mean.clone(), variance.clone(), epsilon);
+            let output = B::affine(convolved.clone(), scale, shift, residual, relu);
             let shifted = B::float_add_scalar(variance.clone(), epsilon.into());
-            let state = ConvNormState {
+            let state = Parts {
                 x: kept[0],
                 weight: kept[1],
                 shape,
@@ -176,13 +209,29 @@ fn record_batch_norm<B: Training, C: CheckpointStrategy, const N: usize>(
                 gamma,
                 of_batch: true,
             };
-            prep.finish(state, output)
+            let output = prep.finish(ConvNormState::Parts(Box::new(state)), output);
+            (output, constant(mean), constant(variance))
         }
         OpsKind::UnTracked(prep) => {
-            prep.finish(B::affine(convolved, scale, shift, residual.into_option(), relu))
+            let [x, weight, gamma, beta] = primitives;
+            let (output, mean, variance) =
+                B::conv_batch_norm(x, weight, gamma, beta, residual, shape, epsilon, relu);
+            (prep.finish(output), constant(mean), constant(variance))
         }
-    };
-    (output, constant(mean), constant(variance))
+    }
+}
+
+/// The record of a back end that has an autograd of its own.
+fn record<B: Training, C: CheckpointStrategy>(
+    operands: &Operands<B, C>,
+    residual: Option<FloatTensor<B>>,
+    shape: Convolution,
+    epsilon: Option<f64>,
+    relu: bool,
+) -> Option<Recorded<B>> {
+    let tracked = operands.each_ref().map(|operand| operand.is_tracked());
+    let operands = operands.each_ref().map(|operand| operand.primitive().clone());
+    B::record_conv_norm(operands, residual, tracked, shape, epsilon, relu)
 }
 
 /// Keeps input and weight for the backward pass.
