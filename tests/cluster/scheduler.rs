@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 /// How long a test waits for the scheduler before it fails.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A running Slurm; ended when it is dropped.
 pub struct Slurm {
@@ -186,6 +186,14 @@ impl Lab {
     /// Fails unless every unit is in the store with the bytes that were prepared for it.
     pub fn expect_all_done(&self) {
         let store = self.fixture.store();
+        let missing: Vec<_> = self
+            .fixture
+            .plan()
+            .units
+            .into_iter()
+            .filter(|planned| !store.contains(&planned.output))
+            .collect();
+        assert!(missing.is_empty(), "{missing:#?}\n{:#?}\n{}", self.slurm.tasks(), self.logs());
         for (index, planned) in self.fixture.plan().units.iter().enumerate() {
             let prepared = Store::new(self.fixture.path(&format!("bin/prepared/unit-{index:05}")));
             assert_eq!(

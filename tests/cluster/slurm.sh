@@ -97,7 +97,7 @@ GresTypes=gpu
 MaxArraySize=${MAX_ARRAY_SIZE:-21}
 MinJobAge=3600
 KillWait=2
-MessageTimeout=5
+MessageTimeout=10
 SlurmdTimeout=20
 ReturnToService=1
 CONF
@@ -131,6 +131,14 @@ stop() {
     while is_ours "$pid"; do sleep 0.02; done
 }
 
+# Ends the processes that watch over tasks; they outlive their daemon and have its log open.
+end_steps() {
+    local pid
+    for pid in $(pgrep -x slurmstepd || true); do
+        if ls -l "/proc/$pid/fd" 2>/dev/null | grep -qF " $1/"; then kill -9 "$pid" || true; fi
+    done
+}
+
 down() {
     local pids pid alive
     pids=$(cat "$1"/run/*.pid 2>/dev/null || true)
@@ -145,12 +153,13 @@ down() {
     for _ in $(seq 100); do
         alive=
         for pid in $pids; do is_ours "$pid" && alive=1; done
-        [ -z "$alive" ] && return 0
+        [ -z "$alive" ] && break
         sleep 0.1
     done
     for pid in $pids; do
         if is_ours "$pid"; then kill -9 "$pid" || true; fi
     done
+    end_steps "$1"
 }
 
 case ${1:-} in

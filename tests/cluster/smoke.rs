@@ -2,6 +2,7 @@
 
 use crate::scheduler::{Slurm, contents};
 use pipeline_spec::{Pipeline, Plan, Store};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -18,10 +19,12 @@ fn xtask(arguments: &[&str], pipeline: &Path, store: &Path) -> Command {
     command
 }
 
+/// Runs a command; gives what it says on stdout.
 #[track_caller]
-fn succeed(mut command: Command) {
+fn succeed(mut command: Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
@@ -36,7 +39,8 @@ fn the_smoke_pipeline_on_slurm_has_the_keys_and_bytes_of_a_local_run() {
     let report = folder.path().join("report").display().to_string();
     succeed(xtask(&["reproduce", "--out", &report], &pipeline, &local));
     let slurm = Slurm::start(1);
-    succeed(slurm.command(xtask(&["submit", "--engine", "slurm", "--pack", "12"], &pipeline, &remote)));
+    let submit = xtask(&["submit", "--engine", "slurm", "--pack", "12"], &pipeline, &remote);
+    let mut report = succeed(slurm.command(submit));
     slurm.settle();
 
     let plan = Plan::new(
@@ -46,9 +50,22 @@ fn the_smoke_pipeline_on_slurm_has_the_keys_and_bytes_of_a_local_run() {
     )
     .unwrap();
     let (local, remote) = (Store::new(local), Store::new(remote));
+    let (mut num_files, mut num_bytes) = (0, 0);
     for planned in &plan.units {
         let id = &planned.output;
         assert!(remote.contains(id), "`{id}` is missing; tasks: {:#?}", slurm.tasks());
-        assert_eq!(contents(&remote, id), contents(&local, id), "{id}");
+        let files = contents(&remote, id);
+        assert_eq!(files, contents(&local, id), "{id}");
+        num_files += files.len();
+        num_bytes += files.values().map(Vec::len).sum::<usize>();
     }
+    // The jobs, and what was compared; seen with `--no-capture`.
+    let count = |state| slurm.tasks().iter().filter(|task| task[2] == state).count();
+    report += &format!(
+        "{} tasks completed, {} failed; {} artifacts of equal keys, {num_files} files, {num_bytes} bytes, 0 different\n",
+        count("COMPLETED"),
+        count("FAILED"),
+        plan.units.len()
+    );
+    std::io::stderr().write_all(report.as_bytes()).unwrap();
 }

@@ -1,4 +1,4 @@
-//! `bench`: the networks beside PyTorch's, in one command.
+//! `bench`: the networks beside PyTorch's and the artifacts beside pyarrow's, in one command.
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -23,10 +23,16 @@ const SD: &[(&str, &str)] = &[
     ("vae-decode", "decoder, one image of 512 pixels"),
     ("text", "text encoder, two prompts"),
 ];
+/// Cases of artifacts: 10,000 latents [4, 64, 64] of f16 precision with 10,000 images of about 32 KiB, in five parts.
+const ARTIFACTS: &[(&str, &str)] = &[
+    ("write", "10,000 latents and images, written"),
+    ("read", "10,000 latents and images, read"),
+    ("row", "100 single rows, read"),
+];
 /// Between two passes: threads of the last one stop spinning.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// Time full-size networks beside their reference implementations; prints a Markdown table
+/// Time full-size networks and artifacts beside their reference implementations; prints a Markdown table
 ///
 /// Every program is a process of its own and runs one pass at a time, in turns: what else the machine does meets all alike.
 /// Times are medians; the ratio is the reference's time by ours, so more is better. Memory is the largest resident size.
@@ -35,7 +41,7 @@ pub struct Bench {
     /// What is timed
     #[arg(value_enum)]
     model: Model,
-    /// Python with torch, and open_clip or diffusers and transformers
+    /// Python with torch, and open_clip or diffusers and transformers; with pyarrow for artifacts
     #[arg(long, default_value = "python3")]
     python: PathBuf,
     /// Passes of each program
@@ -62,6 +68,8 @@ enum Model {
     Towers,
     /// The networks of Stable Diffusion
     Sd,
+    /// Latents and images in Parquet files
+    Artifacts,
 }
 
 impl Model {
@@ -69,6 +77,7 @@ impl Model {
         match self {
             Model::Towers => TOWERS,
             Model::Sd => SD,
+            Model::Artifacts => ARTIFACTS,
         }
     }
 
@@ -77,6 +86,15 @@ impl Model {
         match self {
             Model::Towers => ("clip-model", "time_towers"),
             Model::Sd => ("sd-model", "time_sd"),
+            Model::Artifacts => ("artifacts", "time_artifacts"),
+        }
+    }
+
+    /// What ours is timed beside.
+    fn reference(self) -> &'static str {
+        match self {
+            Model::Towers | Model::Sd => "PyTorch",
+            Model::Artifacts => "pyarrow",
         }
     }
 }
@@ -91,9 +109,10 @@ impl Bench {
         let ours = self.build()?;
         let (package, program) = self.model.programs();
         let script = workspace::root().join(format!("crates/{package}/tests/scale/{program}.py"));
-        terminal::print(
-            "| case | PyTorch s | ours s | ratio | CPU time ratio | ONNX Runtime s | PyTorch MiB | ours MiB |",
-        );
+        let other = self.model.reference();
+        terminal::print(format_args!(
+            "| case | {other} s | ours s | ratio | CPU time ratio | ONNX Runtime s | {other} MiB | ours MiB |"
+        ));
         terminal::print("|---|---|---|---|---|---|---|---|");
         let is_asked = |name: &str| self.cases.is_empty() || self.cases.iter().any(|case| case == name);
         for &(name, what) in self.model.cases().iter().filter(|(name, _)| is_asked(name)) {

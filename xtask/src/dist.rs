@@ -11,7 +11,7 @@
 use anyhow::{Context, bail, ensure};
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
-use pipeline_spec::{Stage, file_digests};
+use pipeline_spec::{Stage, file_blake3};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -61,7 +61,7 @@ impl Dist {
             let target = folder.join("bin").join(name);
             copy(source, &target)?;
             strip(&target)?;
-            digests.insert(name, file_digests(&target)?.1);
+            digests.insert(name, file_blake3(&target)?.1);
             if name != "xtask" {
                 succeed(Command::new(&target).arg("--write-docs").arg(&folder))?;
             }

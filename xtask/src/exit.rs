@@ -13,6 +13,8 @@ pub const FAILED: u8 = 1;
 pub const BAD_INPUT: u8 = 65;
 /// A scheduler cannot be asked.
 pub const UNAVAILABLE: u8 = 69;
+/// An output cannot be created.
+pub const CANNOT_CREATE: u8 = 73;
 /// Reading or writing failed, for example on a full disk.
 pub const IO: u8 = 74;
 /// A pipeline, plan or unit file is not valid.
@@ -40,6 +42,9 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
         let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
         if matches!(io, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::WriteZero)) {
             return IO;
+        }
+        if matches!(io, Some(ErrorKind::ReadOnlyFilesystem)) {
+            return CANNOT_CREATE;
         }
     }
     FAILED

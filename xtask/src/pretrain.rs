@@ -88,6 +88,7 @@ impl Pretrain {
                 splits: splits.iter().map(|&split| split.to_owned()).collect(),
                 image_size: IMAGE_SIZE,
                 stored: None,
+                classes: None,
                 num_parts: 1,
             };
             self.pack(binary(&binaries, Stage::DatasetPack.name())?, spec)

@@ -32,6 +32,7 @@ mod metadata;
 mod parquet_file;
 mod publish;
 pub mod reader;
+pub mod row_reader;
 pub mod schema;
 pub mod shard;
 pub mod verify;
@@ -40,6 +41,7 @@ pub mod writer;
 pub use error::Error;
 pub use metadata::{FileContext, SchemaInfo};
 pub use reader::{ArtifactReader, Part, read_part};
+pub use row_reader::RowReader;
 pub use schema::{
     FeatureRow, FewshotRow, ImageFile, ImageRow, LatentRow, MetricRow, ModelAnswer, PredictionRow, PromptRow,
     Row, false_colors, round_to_f16,

@@ -7,10 +7,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array as _, RecordBatch};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
+use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, compute_leaves};
 use parquet::arrow::{ArrowWriter, ProjectionMask};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::FileMetaData;
+use parquet::file::reader::ChunkReader;
 use pipeline_spec::{ArtifactKind, Key};
+use rayon::prelude::*;
 
 use crate::codec::{Columns, Fault, RowCodec};
 use crate::column::{Column, ColumnType, schema, writer_properties};
@@ -46,15 +52,46 @@ pub(crate) fn encode<R: RowCodec>(
     let columns: Vec<Column> = kept(R::COLUMNS.to_vec(), &is_written);
     let arrow_schema = Arc::new(schema(&columns, info));
     let properties = writer_properties(&columns, metadata, rows_per_group, sorted.then_some(R::SORTED_BY));
-    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&arrow_schema), Some(properties))
+    let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&arrow_schema), Some(properties))
         .map_err(|e| failed(e.to_string()))?;
-    for group in rows.chunks(rows_per_group) {
-        let batch =
-            RecordBatch::try_new(Arc::clone(&arrow_schema), kept(R::encode(group, numel), &is_written))
-                .map_err(|e| failed(e.to_string()))?;
-        writer.write(&batch).map_err(|e| failed(e.to_string()))?;
+    let (mut writer, factory) = writer.into_serialized_writer().map_err(|e| failed(e.to_string()))?;
+    let groups: Vec<&[R]> = rows.chunks(rows_per_group).collect();
+    // Groups are encoded on all cores, a few at a time, and written in order: the bytes are those of one thread.
+    let at_once = 2 * rayon::current_num_threads();
+    for (window, groups) in groups.chunks(at_once).enumerate() {
+        let encode_group = |(index, group): (usize, &&[R])| {
+            let columns = factory.create_column_writers(window * at_once + index)?;
+            let arrays = kept(R::encode(group, numel), &is_written);
+            encode_columns(&RecordBatch::try_new(Arc::clone(&arrow_schema), arrays)?, columns)
+        };
+        let encoded: Result<Vec<_>, ParquetError> = groups.par_iter().enumerate().map(encode_group).collect();
+        let append = || {
+            for chunks in encoded? {
+                let mut group = writer.next_row_group()?;
+                chunks.into_iter().try_for_each(|chunk| chunk.append_to_row_group(&mut group))?;
+                group.close()?;
+            }
+            Ok(())
+        };
+        append().map_err(|e: ParquetError| failed(e.to_string()))?;
     }
     writer.into_inner().map_err(|e| failed(e.to_string()))
+}
+
+/// The columns of a row group, encoded.
+fn encode_columns(
+    batch: &RecordBatch,
+    writers: Vec<ArrowColumnWriter>,
+) -> Result<Vec<ArrowColumnChunk>, ParquetError> {
+    let mut leaves = Vec::with_capacity(writers.len());
+    for (field, array) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        leaves.extend(compute_leaves(field, array)?);
+    }
+    let encode = |(mut writer, leaf): (ArrowColumnWriter, &ArrowLeafColumn)| {
+        writer.write(leaf)?;
+        writer.close()
+    };
+    writers.into_iter().zip(&leaves).map(encode).collect()
 }
 
 /// Which columns of the kind the part has: all but the sparse ones without a value.
@@ -103,13 +140,17 @@ fn check_info<R: RowCodec>(info: &SchemaInfo) -> Result<(), Error> {
 
 /// Every row must hold what its kind promises, and no row may stand twice.
 fn check_rows<R: RowCodec>(rows: &[R], info: &SchemaInfo) -> Result<(), Error> {
+    let fault = |row, column, problem| Error::Value { kind: R::KIND, row, column, problem };
+    let check = |(row, value): (usize, &R)| {
+        value.check(info).map_err(|Fault { column, problem }| fault(row, column, problem)).err()
+    };
+    if let Some(error) = rows.par_iter().enumerate().find_map_first(check) {
+        return Err(error);
+    }
     let mut seen = HashSet::with_capacity(rows.len());
-    for (index, row) in rows.iter().enumerate() {
-        let fault = |column, problem| Error::Value { kind: R::KIND, row: index, column, problem };
-        row.check(info).map_err(|Fault { column, problem }| fault(column, problem))?;
-        let identity = row.identity();
+    for (row, identity) in rows.iter().map(R::identity).enumerate() {
         if seen.contains(&identity) {
-            return Err(fault(R::COLUMNS[0].name, format!("stands twice in the part (`{identity}`)")));
+            return Err(fault(row, R::COLUMNS[0].name, format!("stands twice in the part (`{identity}`)")));
         }
         seen.insert(identity);
     }
@@ -126,23 +167,39 @@ pub(crate) fn decode<R: RowCodec>(bytes: Vec<u8>, path: &Path, key: Option<&Key>
 }
 
 fn decode_unguarded<R: RowCodec>(bytes: Vec<u8>, path: &Path, key: Option<&Key>) -> Result<Table<R>, Error> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes))
-        .map_err(|e| unparsable(path, e.to_string()))?;
-    let metadata = key_values(builder.metadata().file_metadata());
+    let unreadable = |e: ParquetError| unparsable(path, e.to_string());
+    let bytes = bytes::Bytes::from(bytes);
+    let file = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::new()).map_err(unreadable)?;
+    let metadata = key_values(file.metadata().file_metadata());
     check_metadata(&metadata, R::KIND, path, key)?;
     let class_names = json_field(&metadata, metadata::CLASS_NAMES, path)?;
     let tensor_shape: Vec<usize> = json_field(&metadata, metadata::TENSOR_SHAPE, path)?;
+    let decode_group = |group| {
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), file.clone());
+        decode_rows::<R>(builder.with_row_groups(vec![group]), path)
+    };
+    let groups: Result<Vec<Vec<R>>, Error> =
+        (0..file.metadata().num_row_groups()).into_par_iter().map(decode_group).collect();
+    let rows = groups?.into_iter().flatten().collect();
+    Ok(Table { rows, class_names, tensor_shape, metadata })
+}
+
+/// The rows that a builder selects.
+pub(crate) fn decode_rows<R: RowCodec>(
+    builder: ParquetRecordBatchReaderBuilder<impl ChunkReader + 'static>,
+    path: &Path,
+) -> Result<Vec<R>, Error> {
     let reader = builder.with_batch_size(1024).build().map_err(|e| unparsable(path, e.to_string()))?;
     let mut rows = Vec::new();
     for batch in reader {
         let batch = batch.map_err(|e| unparsable(path, e.to_string()))?;
         rows.extend(R::decode(&Columns::new(&batch, path))?);
     }
-    Ok(Table { rows, class_names, tensor_shape, metadata })
+    Ok(rows)
 }
 
 /// Kind, schema version and key in a file's metadata must be those expected.
-fn check_metadata(
+pub(crate) fn check_metadata(
     metadata: &BTreeMap<String, String>,
     kind: ArtifactKind,
     path: &Path,
@@ -174,7 +231,7 @@ fn check_metadata(
 }
 
 /// The key-value pairs of a file, without those of other writers.
-fn key_values(file: &FileMetaData) -> BTreeMap<String, String> {
+pub(crate) fn key_values(file: &FileMetaData) -> BTreeMap<String, String> {
     let pairs = file.key_value_metadata().into_iter().flatten();
     pairs
         .filter(|pair| pair.key.starts_with("flier."))

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-use pipeline_spec::{Digest, digest::file_digests};
+use pipeline_spec::{Digest, file_blake3, file_digests};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
@@ -116,7 +116,7 @@ impl Staged {
                 Ok(Published::New)
             }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                let (_, existing, _) = file_digests(target)?;
+                let (_, existing) = file_blake3(target)?;
                 Ok(if existing == self.blake3 { Published::Same } else { Published::Kept { existing } })
             }
             Err(e) => Err(Error::write(target, e)),

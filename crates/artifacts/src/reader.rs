@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use pipeline_spec::{ArtifactId, ArtifactKind, ArtifactRecord, Digest, Key, PartRecord, Store};
 
-use crate::{Error, Row, parquet_file};
+use crate::{Error, Row, RowReader, parquet_file};
 
 /// One part that was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,6 +108,17 @@ impl ArtifactReader {
         let folder = self.store.data_dir(&self.record.id);
         part.verify(&folder)?;
         Ok(folder.join(name))
+    }
+
+    /// Part `index`, counted from 0, for single rows; its digest is checked now. `None` beyond the last part.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the part is missing, damaged, of another kind or schema.
+    pub fn open_part<R: Row>(&self, index: usize) -> Result<Option<RowReader<R>>, Error> {
+        let id = &self.record.id;
+        let Some(part) = self.record.parts.get(index) else { return Ok(None) };
+        RowReader::open(&self.store.data_dir(id), part, &id.key).map(Some)
     }
 
     fn part<R: Row>(&self, part: &PartRecord) -> Result<Part<R>, Error> {

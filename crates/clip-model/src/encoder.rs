@@ -5,6 +5,7 @@ use burn::nn::{LayerNorm, LayerNormConfig, Linear};
 use burn::tensor::{Device, Tensor};
 
 use crate::config::Activation;
+use crate::low_rank::{LowRank, LowRankAttention};
 
 /// No activation.
 pub(crate) const IDENTITY: fused_ops::Activation = fused_ops::Activation::Identity;
@@ -39,6 +40,8 @@ pub struct Attention {
     pub v_proj: Linear,
     /// Output projection.
     pub out_proj: Linear,
+    /// Updates beside query, key and value while they are trained; absent in every file.
+    pub low_rank: Option<LowRankAttention>,
     num_heads: usize,
     is_causal: bool,
 }
@@ -104,6 +107,7 @@ impl EncoderConfig {
                 k_proj: linear(square, true, in_std, device),
                 v_proj: linear(square, true, in_std, device),
                 out_proj: linear(square, true, width.powf(-0.5), device),
+                low_rank: None,
                 num_heads: self.num_attention_heads,
                 is_causal: self.is_causal,
             },
@@ -148,8 +152,14 @@ impl Attention {
     /// - `residual`: `[B, T, D]`, added to the output
     /// - output: `[B, T, D]`
     pub fn forward(&self, hidden_states: Tensor<3>, residual: Option<Tensor<3>>) -> Tensor<3> {
-        let project = |layer: &Linear| apply_linear(layer, hidden_states.clone(), None, IDENTITY);
-        let (query, key, value) = (project(&self.q_proj), project(&self.k_proj), project(&self.v_proj));
+        let project = |layer: &Linear, update: Option<&LowRank>| {
+            let update = update.map(|update| update.forward(hidden_states.clone()));
+            apply_linear(layer, hidden_states.clone(), update, IDENTITY)
+        };
+        let update = self.low_rank.as_ref();
+        let query = project(&self.q_proj, update.map(|update| &update.query));
+        let key = project(&self.k_proj, update.map(|update| &update.key));
+        let value = project(&self.v_proj, update.map(|update| &update.value));
         let x = fused_ops::attention(query, key, value, self.num_heads, self.is_causal);
         apply_linear(&self.out_proj, x, residual, IDENTITY)
     }

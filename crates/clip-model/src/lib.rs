@@ -10,6 +10,7 @@ mod decode;
 pub mod encoder;
 mod error;
 mod html_entities;
+pub mod low_rank;
 mod model;
 pub mod preprocess;
 mod resample;

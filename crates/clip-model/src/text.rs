@@ -83,11 +83,15 @@ impl TextEmbeddings {
     ///
     /// Panics if T exceeds `max_position_embeddings`: the tokenizer's context length must not.
     pub fn forward(&self, input_ids: Tensor<2, Int>) -> Tensor<3> {
-        let [_, tokens] = input_ids.dims();
+        self.with_positions(self.token_embedding.forward(input_ids))
+    }
+
+    /// Embeddings of tokens `[B, T, D]` plus those of their positions.
+    fn with_positions(&self, tokens: Tensor<3>) -> Tensor<3> {
+        let [_, count, _] = tokens.dims();
         let [positions, _] = self.position_embedding.weight.dims();
-        assert!(tokens <= positions, "{tokens} tokens in a text tower of {positions} positions");
-        let position = self.position_embedding.weight.val().narrow(0, 0, tokens); // [T, D]
-        self.token_embedding.forward(input_ids) + position.unsqueeze()
+        assert!(count <= positions, "{count} tokens in a text tower of {positions} positions");
+        tokens + self.position_embedding.weight.val().narrow(0, 0, count).unsqueeze()
     }
 }
 
@@ -102,7 +106,22 @@ impl TextTransformer {
     ///
     /// Panics if T exceeds `max_position_embeddings`.
     pub fn forward(&self, input_ids: Tensor<2, Int>) -> TextOutput {
-        let x = self.encoder.forward(self.embeddings.forward(input_ids.clone()));
+        let tokens = self.embeddings.token_embedding.forward(input_ids.clone());
+        self.forward_embedded(tokens, input_ids)
+    }
+
+    /// Encodes embeddings of tokens, which may be other ones than those of `input_ids`: learned prompts.
+    ///
+    /// # Shapes
+    ///
+    /// - `tokens`: `[B, T, D]`, without positions
+    /// - `input_ids`: `[B, T]`, where the end tokens stand
+    ///
+    /// # Panics
+    ///
+    /// Panics if T exceeds `max_position_embeddings`.
+    pub fn forward_embedded(&self, tokens: Tensor<3>, input_ids: Tensor<2, Int>) -> TextOutput {
+        let x = self.encoder.forward(self.embeddings.with_positions(tokens));
         let last_hidden_state = self.final_layer_norm.forward(x); // [B, T, D]
         let [batch, tokens, width] = last_hidden_state.dims();
         let rows = last_hidden_state.clone().reshape([batch * tokens, width]);

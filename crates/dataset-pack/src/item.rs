@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use pipeline_spec::spec::ClassHalf;
+
 use crate::container::Container;
 
 /// An image of a data set: where it stands and what shows it.
@@ -59,6 +61,18 @@ impl Dataset {
     pub(crate) fn sorted(class_names: Vec<String>, mut items: Vec<Item>, containers: Vec<Container>) -> Self {
         items.sort_by(|a, b| (a.label, &a.sample_id).cmp(&(b.label, &b.sample_id)));
         Self { class_names, items, containers, published: false }
+    }
+
+    /// The images of half of the classes, with labels from 0.
+    pub(crate) fn half(self, half: ClassHalf) -> Self {
+        let labels = half.labels(self.class_names.len() as u32);
+        let class_names = self.class_names[labels.start as usize..labels.end as usize].to_vec();
+        let keep = |item: Item| {
+            let label = item.label.filter(|label| labels.contains(label))?;
+            Some(Item { label: Some(label - labels.start), ..item })
+        };
+        let items = self.items.into_iter().filter_map(keep).collect();
+        Self { class_names, items, ..self }
     }
 
     /// Number of items in `split`.

@@ -93,6 +93,10 @@ fn pack_images(
         Picture::Svg(svg) => Some((item, svg.as_bytes())),
         Picture::File(_) | Picture::Member { .. } => None,
     }))?;
+    let dataset = match spec.classes {
+        Some(half) => dataset.half(half),
+        None => dataset,
+    };
     let items = select(&dataset, spec.dataset.as_str(), &spec.splits)?;
     if items.len() < spec.num_parts as usize {
         let problem =

@@ -106,6 +106,42 @@ pub enum Error {
         /// The kind found.
         found: ArtifactKind,
     },
+    /// Two things cannot be compared.
+    #[error("`{name}` is a `{found}` artifact; compare `predictions` or `metrics` artifacts, or plan files")]
+    NotComparable {
+        /// What was given.
+        name: String,
+        /// Its kind.
+        found: ArtifactKind,
+    },
+    /// A run cannot be evaluated on some classes.
+    #[error(
+        "the images have class `{class}`, which run `{run}` does not know; evaluate it with `classes = \"texts\"`"
+    )]
+    UnknownClass {
+        /// The class.
+        class: String,
+        /// Name of the run.
+        run: String,
+    },
+    /// The texts of other classes come from another checkpoint than the run.
+    #[error(
+        "run `{run}` started from `{expected}`, the texts come from `{found}`; take the texts of the same checkpoint"
+    )]
+    OtherBackbone {
+        /// Name of the run.
+        run: String,
+        /// Its checkpoint.
+        expected: String,
+        /// That of the texts.
+        found: String,
+    },
+    /// Two plans of a benchmark are of one data set.
+    #[error("two plans are of data set `{dataset}`; give one plan for each data set")]
+    SameDataset {
+        /// The data set.
+        dataset: String,
+    },
     /// A file of the report cannot be written.
     #[error("cannot write `{}`", path.display())]
     Write {

@@ -4,9 +4,13 @@
 //! of a whole plan. Only the splits of the spec are read; nothing here chooses weights or settings.
 
 pub mod accuracy;
+pub mod answers;
+pub mod calibration;
+pub mod compare;
 mod error;
 pub mod metrics;
 pub mod predictions;
 pub mod report;
+pub mod statistics;
 
 pub use error::Error;

@@ -1,5 +1,6 @@
 //! The `evaluator` binary.
 
+use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,6 +10,7 @@ use artifacts::Outcome;
 use backend::DeviceSpec;
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use evaluator::Error;
+use evaluator::compare::{self, Side};
 use evaluator::predictions::{self, Ending, Settings};
 use pipeline_spec::{Plan, Stage, StageSpec, Store};
 use stage_cli::{Context, DeviceArgs, InputFault, Progress, StageArgs};
@@ -40,16 +42,58 @@ struct ReportArgs {
     out: PathBuf,
 }
 
+/// Compare two runs or the results of two plans: which figures differ, paired tests, and what differs in the settings.
+///
+/// The comparison is printed as Markdown.
+#[derive(Debug, Args)]
+struct CompareArgs {
+    /// A plan file, or the path of a `predictions` or `metrics` artifact below the store.
+    a: String,
+    /// What it is compared with: the same.
+    b: String,
+    /// Folder of the artifacts.
+    #[arg(long, value_name = "DIR", env = "FLIER_STORE", default_value = "store")]
+    store: PathBuf,
+    /// Folder of the artifacts of `B`, if it is another one.
+    #[arg(long, value_name = "DIR")]
+    store_b: Option<PathBuf>,
+}
+
+/// Write figures and tables over several data sets: the average over shots, and each data set over shots.
+#[derive(Debug, Args)]
+struct BenchmarkArgs {
+    /// A plan, as `cargo xtask plan` writes it; one for each data set.
+    #[arg(long = "plan", value_name = "FILE", required = true)]
+    plans: Vec<PathBuf>,
+    /// Folder of the artifacts.
+    #[arg(long, value_name = "DIR", env = "FLIER_STORE", default_value = "store")]
+    store: PathBuf,
+    /// Folder of the files; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
 fn main() -> ExitCode {
     // The stage's own arguments stand without a subcommand too; derived code cannot make them optional as a whole.
     let run_command = RunArgs::augment_args(clap::Command::new("run"))
         .about("Make predictions or metrics; the same as without a subcommand");
     let report_command = ReportArgs::augment_args(clap::Command::new("report"));
-    let matches = stage_cli::matches(RunArgs::command().subcommand(run_command).subcommand(report_command));
+    let compare_command = CompareArgs::augment_args(clap::Command::new("compare"));
+    let benchmark_command = BenchmarkArgs::augment_args(clap::Command::new("benchmark"));
+    let commands = [run_command, report_command, compare_command, benchmark_command];
+    let matches = stage_cli::matches(RunArgs::command().subcommands(commands));
     match matches.subcommand() {
         Some(("report", matches)) => {
             let args = ReportArgs::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
             stage_cli::finish(report(&args))
+        }
+        Some(("compare", matches)) => {
+            let args = CompareArgs::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
+            stage_cli::finish(print_comparison(&args))
+        }
+        Some(("benchmark", matches)) => {
+            let args = BenchmarkArgs::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
+            stage_cli::finish(write_benchmark(&args))
         }
         found => {
             let matches = found.map_or(&matches, |(_, matches)| matches);
@@ -109,6 +153,8 @@ fn fault(error: Error) -> anyhow::Error {
         | Error::Backbone { .. }
         | Error::ImageSize { .. }
         | Error::NotFinite { .. }
+        | Error::UnknownClass { .. }
+        | Error::OtherBackbone { .. }
         | Error::InputRecord { .. }
         | Error::Image { .. } => InputFault::new(error).into(),
         error => error.into(),
@@ -118,5 +164,19 @@ fn fault(error: Error) -> anyhow::Error {
 fn report(args: &ReportArgs) -> anyhow::Result<()> {
     let plan = Plan::read(&args.plan)?;
     evaluator::report::write(&plan, &Store::new(&args.store), &args.out)?;
+    Ok(())
+}
+
+fn print_comparison(args: &CompareArgs) -> anyhow::Result<()> {
+    let store = Store::new(&args.store);
+    let store_b = args.store_b.as_ref().map_or_else(|| store.clone(), Store::new);
+    let (a, b) = (Side::open(&args.a, &store)?, Side::open(&args.b, &store_b)?);
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(compare::report(&a, &b).as_bytes()).context("cannot write to stdout")
+}
+
+fn write_benchmark(args: &BenchmarkArgs) -> anyhow::Result<()> {
+    let plans = args.plans.iter().map(|path| Ok(Plan::read(path)?)).collect::<anyhow::Result<Vec<_>>>()?;
+    evaluator::report::benchmark::write(&plans, &Store::new(&args.store), &args.out)?;
     Ok(())
 }

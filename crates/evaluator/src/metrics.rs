@@ -5,20 +5,28 @@ use std::time::Instant;
 use artifacts::{
     ArtifactReader, ArtifactWriter, FileContext, MetricRow, Outcome, PredictionRow, SchemaInfo, Shard,
 };
+use pipeline_spec::plan::place;
 use pipeline_spec::spec::{CheckpointsSpec, PredictionsSpec};
 use pipeline_spec::{ArtifactKind, StageSpec, Store, Unit};
 
 use crate::Error;
 use crate::accuracy::accuracy;
+use crate::calibration::calibration;
 use crate::report::cells::{select_name, weights_name};
 
 /// Name of the share of images whose largest logit is that of their label.
 pub const TOP1: &str = "top1";
 /// Name of the mean over classes of that share within the class.
 pub const PER_CLASS_MEAN: &str = "per_class_mean";
+/// Name of the share of images whose label is among the five largest logits.
+pub const TOP5: &str = "top5";
+/// Name of the expected calibration error, [`crate::calibration::Calibration::ece`].
+pub const ECE: &str = "ece";
+/// Name of the mean negative log-likelihood, [`crate::calibration::Calibration::nll`].
+pub const NLL: &str = "nll";
 
-/// Writes the figures of `unit`, unless they are there: for each split of its predictions [`TOP1`] and
-/// [`PER_CLASS_MEAN`], as fractions from 0 to 1.
+/// Writes the figures of `unit`, unless they are there: for each split of its predictions [`TOP1`],
+/// [`PER_CLASS_MEAN`], [`TOP5`] where there are more than five classes, and [`ECE`], as fractions from 0 to 1, and [`NLL`].
 ///
 /// # Errors
 ///
@@ -44,12 +52,12 @@ fn figures(unit: &Unit, store: &Store) -> Result<Vec<MetricRow>, Error> {
     splits.sort();
     let mut rows = Vec::new();
     for split in splits {
-        let of_split = all.iter().filter(|r| r.split == split).map(|r| (r.label, r.logits.as_slice()));
-        let Some(found) = accuracy(of_split, num_classes) else {
+        let Some((figures, num_images)) = figures_of(&all, &split, num_classes) else {
             let present = present_splits(all.iter().map(|r| r.split.as_str()));
             return Err(Error::MissingSplit { input: "predictions", split, present });
         };
-        for (metric, value) in [(PER_CLASS_MEAN, found.per_class_mean), (TOP1, found.top1)] {
+        let place = place_of(store, &predictions.record().unit, training, &split)?;
+        for (metric, value) in figures {
             rows.push(MetricRow {
                 run: training.run.clone(),
                 method: training.method_name.clone(),
@@ -57,16 +65,54 @@ fn figures(unit: &Unit, store: &Store) -> Result<Vec<MetricRow>, Error> {
                 backbone: training.backbone.id.clone(),
                 shots: training.shots,
                 seed: training.seed,
-                split: split.clone(),
+                split: place.clone(),
                 weights: weights_name(evaluation.weights).to_owned(),
                 select: select_name(&training.method).to_owned(),
                 metric: metric.to_owned(),
                 value,
-                n: found.num_images,
+                n: num_images,
             });
         }
     }
     Ok(rows)
+}
+
+/// Every figure of the rows of `split`, by name in alphabetical order, and the number of images; `None` without images.
+pub(crate) fn figures_of(
+    rows: &[PredictionRow],
+    split: &str,
+    num_classes: usize,
+) -> Option<(Vec<(&'static str, f64)>, u64)> {
+    let of_split = || rows.iter().filter(|r| r.split == split).map(|r| (r.label, r.logits.as_slice()));
+    let found = accuracy(of_split(), num_classes)?;
+    let calibration = calibration(of_split())?;
+    let figures = [
+        (ECE, Some(calibration.ece)),
+        (NLL, Some(calibration.nll)),
+        (PER_CLASS_MEAN, Some(found.per_class_mean)),
+        (TOP1, Some(found.top1)),
+        (TOP5, found.top5),
+    ];
+    let figures = figures.into_iter().filter_map(|(metric, value)| Some((metric, value?)));
+    Some((figures.collect(), found.num_images))
+}
+
+/// Where the predictions of `unit` were made on `split`, by its name in tables.
+pub(crate) fn place_of(
+    store: &Store,
+    unit: &Unit,
+    training: &CheckpointsSpec,
+    split: &str,
+) -> Result<String, Error> {
+    let images = match unit.inputs.get("features") {
+        Some(features) => store.record(features)?.unit.input("images")?.clone(),
+        None => unit.input("images")?.clone(),
+    };
+    let record = store.record(&images)?;
+    match &record.unit.spec {
+        StageSpec::Images(spec) => Ok(place(&training.dataset, &spec.dataset, spec.classes, split)),
+        other => Err(wrong_record("images", unit, ArtifactKind::Images, other)),
+    }
 }
 
 /// The spec behind the predictions that `unit` reads.

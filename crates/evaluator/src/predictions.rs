@@ -14,7 +14,7 @@ use clip_model::{Checkpoint, DecodedImage, Preprocess, VisionConfig, jpeg_decode
 use flier_model::run::{EMA_FILE, RUN_FILE, WEIGHTS_FILE};
 use flier_model::{Classifier, RunDescription, TrainedClassifier};
 use image::RgbImage;
-use pipeline_spec::spec::{PredictionSource, PredictionsSpec, WeightsUsed};
+use pipeline_spec::spec::{OtherClasses, PredictionSource, PredictionsSpec, WeightsUsed};
 use pipeline_spec::{Store, Unit, checkpoint_digest};
 
 use crate::Error;
@@ -76,7 +76,7 @@ pub fn run(
                 return Err(Error::MissingSplit { input, split: split.clone(), present });
             }
         }
-        let class_names = run.description.class_names.clone();
+        let class_names = run.class_names.clone();
         let tensor_shape = vec![class_names.len()];
         writer.write_part(0, &rows, &SchemaInfo { class_names, tensor_shape, metadata: BTreeMap::new() })?;
     }
@@ -94,6 +94,10 @@ fn source_name(source: PredictionSource) -> &'static str {
 struct TrainedRun {
     description: RunDescription,
     classifier: TrainedClassifier,
+    /// Classes of the images, and of the logits that are kept.
+    class_names: Vec<String>,
+    /// Positions of these among the logits, if they are not all of them in order.
+    columns: Option<Vec<usize>>,
 }
 
 /// What is known of an image before its logits are.
@@ -105,15 +109,33 @@ struct Labelled {
 
 impl TrainedRun {
     fn open(unit: &Unit, spec: &PredictionsSpec, settings: &Settings<'_>) -> Result<Self, Error> {
-        let reader = ArtifactReader::open(settings.store, unit.input("checkpoints")?)?;
-        let description = RunDescription::read(&reader.file_path(RUN_FILE)?)?;
         let weights = match spec.weights {
             WeightsUsed::Raw => WEIGHTS_FILE,
             WeightsUsed::Ema => EMA_FILE,
         };
-        let classifier =
-            TrainedClassifier::from_files(&description, &reader.file_path(weights)?, settings.device)?;
-        Ok(Self { description, classifier })
+        let (description, classifier) = read_run(unit, "checkpoints", weights, settings)?;
+        let own = description.class_names.clone();
+        let (classifier, class_names, columns) = match spec.classes {
+            None => (classifier, own, None),
+            Some(OtherClasses::Subset) => {
+                let images = ArtifactReader::open(settings.store, unit.input(source_name(spec.source))?)?;
+                let class_names = images.class_names()?.to_vec();
+                let columns = columns(&description, &class_names)?;
+                (classifier, class_names, Some(columns))
+            }
+            Some(OtherClasses::Texts) => {
+                let (texts, zero_shot) = read_run(unit, "texts", WEIGHTS_FILE, settings)?;
+                if texts.backbone != description.backbone {
+                    return Err(Error::OtherBackbone {
+                        run: description.run,
+                        expected: description.backbone.id,
+                        found: texts.backbone.id,
+                    });
+                }
+                (classifier.with_texts(zero_shot)?, texts.class_names, None)
+            }
+        };
+        Ok(Self { description, classifier, class_names, columns })
     }
 
     fn predict_images(
@@ -187,23 +209,27 @@ impl TrainedRun {
         batch: Vec<Labelled>,
         logits: Tensor<2>,
     ) -> Result<(), Error> {
-        let num_classes = self.description.class_names.len();
+        let [_, num_logits] = logits.dims();
         let values: Vec<f32> = logits.into_data().iter::<f32>().collect();
         for (Labelled { sample_id, split, label }, logits) in
-            batch.into_iter().zip(values.chunks_exact(num_classes))
+            batch.into_iter().zip(values.chunks_exact(num_logits.max(1)))
         {
             if let Some((class_id, &value)) = logits.iter().enumerate().find(|(_, v)| !v.is_finite()) {
                 let run = self.description.run.clone();
                 return Err(Error::NotFinite { sample_id, class_id, value, run });
             }
-            rows.push(PredictionRow { sample_id, split, label, logits: logits.to_vec() });
+            let logits = match &self.columns {
+                Some(columns) => columns.iter().map(|&column| logits[column]).collect(),
+                None => logits.to_vec(),
+            };
+            rows.push(PredictionRow { sample_id, split, label, logits });
         }
         Ok(())
     }
 
-    /// Fails unless the input has the classes that the run was trained on.
+    /// Fails unless the input has the classes that logits are made for.
     fn check_classes(&self, reader: &ArtifactReader, input: &'static str) -> Result<(), Error> {
-        let (expected, found) = (&self.description.class_names, reader.class_names()?);
+        let (expected, found) = (&self.class_names, reader.class_names()?);
         if expected == found {
             return Ok(());
         }
@@ -237,6 +263,29 @@ impl TrainedRun {
         }
         Ok(preprocess)
     }
+}
+
+/// Description and classifier of the run that is the input `name`.
+fn read_run(
+    unit: &Unit,
+    name: &str,
+    weights: &str,
+    settings: &Settings<'_>,
+) -> Result<(RunDescription, TrainedClassifier), Error> {
+    let reader = ArtifactReader::open(settings.store, unit.input(name)?)?;
+    let description = RunDescription::read(&reader.file_path(RUN_FILE)?)?;
+    let weights = reader.file_path(weights)?;
+    let classifier = TrainedClassifier::from_files(&description, &weights, settings.device)?;
+    Ok((description, classifier))
+}
+
+/// Position of each of `class_names` among the classes of a run.
+fn columns(run: &RunDescription, class_names: &[String]) -> Result<Vec<usize>, Error> {
+    let column = |class: &String| {
+        let found = run.class_names.iter().position(|own| own == class);
+        found.ok_or_else(|| Error::UnknownClass { class: class.clone(), run: run.run.clone() })
+    };
+    class_names.iter().map(column).collect()
 }
 
 fn first_name(differs: Option<usize>, name: &str) -> String {

@@ -53,6 +53,25 @@ pub enum Coupling {
     Independent,
     /// One classifier for both; the latent feature is projected where its width differs from the image feature's.
     SharedHead,
+    /// Each has its classifier; on generated samples the sum of both logits is trained.
+    LogitSum,
+    /// One classifier; on generated samples the sum of both features is trained, the latent's projected as under
+    /// [`Self::SharedHead`].
+    FeatureAdd,
+    /// Each has its classifier; on generated samples the image feature is drawn to the projected latent feature.
+    AlignLoss,
+}
+
+impl Coupling {
+    /// Whether latents have a classifier of their own.
+    pub(crate) fn has_latent_head(self) -> bool {
+        matches!(self, Self::Independent | Self::LogitSum | Self::AlignLoss)
+    }
+
+    /// Whether latent features are brought to the width of image features.
+    pub(crate) fn meets_features(self) -> bool {
+        matches!(self, Self::SharedHead | Self::FeatureAdd | Self::AlignLoss)
+    }
 }
 
 impl FlierConfig {

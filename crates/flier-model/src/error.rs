@@ -36,6 +36,15 @@ pub enum Error {
         /// What was given.
         given: &'static str,
     },
+    /// A classifier is asked to meet the texts of other classes, or to give its own.
+    #[error(
+        "classifier `{classifier}` is not made of texts: other classes can be met by `zero-shot`, `clip-adapter` and \
+         `prolip`, with the texts of a `zero-shot` run"
+    )]
+    NoTexts {
+        /// The classifier.
+        classifier: &'static str,
+    },
     /// A file cannot be read or written.
     #[error("cannot access `{}`", path.display())]
     Io {

@@ -10,6 +10,7 @@ use crate::config::{Coupling, FlierConfig, Pool};
 use crate::error::{Error, expect};
 use crate::init;
 use crate::latent_encoder::LatentEncoder;
+use crate::loss;
 
 /// FLIER's image branch and latent branch.
 ///
@@ -27,9 +28,9 @@ pub struct FlierModel {
     pub head: Linear,
     /// The latent encoder.
     pub latent_encoder: Option<LatentEncoder>,
-    /// From the latent feature's width to F ([`Coupling::SharedHead`] where they differ).
+    /// From the latent feature's width to F, where they differ and the coupling brings both features together.
     pub latent_projection: Option<Linear>,
-    /// The latent branch's own classifier ([`Coupling::Independent`]).
+    /// The latent branch's own classifier, where the coupling gives it one.
     pub latent_head: Option<Linear>,
     #[module(skip)]
     config: FlierConfig,
@@ -73,17 +74,16 @@ impl FlierModel {
         };
         let latent = config.latent.as_ref();
         let latent_width = latent.map(|l| l.encoder.feature_width()).unwrap_or_default();
-        let coupled = latent.is_some_and(|l| l.coupling == Coupling::SharedHead);
-        let independent = latent.is_some_and(|l| l.coupling == Coupling::Independent);
+        let meets = latent.is_some_and(|l| l.coupling.meets_features());
+        let has_head = latent.is_some_and(|l| l.coupling.has_latent_head());
         Ok(Self {
             vision,
             visual_projection,
             head: LinearConfig::new(width, config.num_classes).init(device),
             latent_encoder: latent.map(|l| l.encoder.init(device)),
-            latent_projection: (coupled && latent_width != width)
+            latent_projection: (meets && latent_width != width)
                 .then(|| LinearConfig::new(latent_width, width).with_bias(false).init(device)),
-            latent_head: independent
-                .then(|| LinearConfig::new(latent_width, config.num_classes).init(device)),
+            latent_head: has_head.then(|| LinearConfig::new(latent_width, config.num_classes).init(device)),
             config: config.clone(),
         })
     }
@@ -175,14 +175,59 @@ impl FlierModel {
         self.head.forward(self.image_features(pixel_values))
     }
 
-    /// Logits `[B, N]` of scaled latents `[B, C, H, W]`.
-    ///
-    /// Under [`Coupling::SharedHead`] with [`Pool::Projected`] the latent feature is normalised like the image's.
+    /// Logits `[B, N]` of scaled latents `[B, C, H, W]`, by the latent branch's own classifier or the shared one.
     ///
     /// # Errors
     ///
     /// Fails if the model has no latent branch or the latents have another shape than its configuration says.
     pub fn latent_logits(&self, latents: Tensor<4>) -> Result<Tensor<2>, Error> {
+        let (features, _) = self.latent_features(latents)?;
+        Ok(match &self.latent_head {
+            Some(head) => head.forward(features),
+            None => self.head.forward(self.beside_image(features)),
+        })
+    }
+
+    /// The latent branch's loss on generated samples, of one value, from their image features `[B, F]`, scaled latents
+    /// `[B, C, H, W]` and targets `[B, N]`.
+    ///
+    /// The cross entropy of the latent logits; of the sum of both logits ([`Coupling::LogitSum`]); of the classifier on the sum of
+    /// both features ([`Coupling::FeatureAdd`]). [`Coupling::AlignLoss`] adds one minus the mean cosine of both features to the
+    /// first. All but the first are our choice: the released code has one coupling, none.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Self::latent_logits`] does.
+    pub fn latent_loss(
+        &self,
+        image_features: Tensor<2>,
+        latents: Tensor<4>,
+        targets: Tensor<2>,
+    ) -> Result<Tensor<1>, Error> {
+        let (features, coupling) = self.latent_features(latents)?;
+        let own = |features: Tensor<2>| match &self.latent_head {
+            Some(head) => head.forward(features),
+            None => self.head.forward(self.beside_image(features)),
+        };
+        Ok(match coupling {
+            Coupling::Independent | Coupling::SharedHead => loss::cross_entropy(own(features), targets),
+            Coupling::LogitSum => {
+                loss::cross_entropy(self.head.forward(image_features) + own(features), targets)
+            }
+            Coupling::FeatureAdd => {
+                let both = image_features + self.beside_image(features);
+                loss::cross_entropy(self.head.forward(both), targets)
+            }
+            Coupling::AlignLoss => {
+                let latent = normalize_or_zero(self.beside_image(features.clone()));
+                let cosine = (normalize_or_zero(image_features) * latent).sum_dim(1).mean();
+                loss::cross_entropy(own(features), targets) - cosine + 1.0
+            }
+        })
+    }
+
+    /// Features of latents as the latent encoder gives them, and how they meet the image branch.
+    fn latent_features(&self, latents: Tensor<4>) -> Result<(Tensor<2>, Coupling), Error> {
         let (Some(encoder), Some(branch)) = (&self.latent_encoder, &self.config.latent) else {
             return Err(Error::WrongInput {
                 method: "fine-tune without latents",
@@ -202,18 +247,19 @@ impl FlierModel {
                 found: format!("[B, {channels}, {height}, {width}]"),
             });
         }
-        let features = encoder.forward(latents);
-        if let Some(head) = &self.latent_head {
-            return Ok(head.forward(features));
-        }
+        Ok((encoder.forward(latents), branch.coupling))
+    }
+
+    /// Latent features `[B, F]` in the form of image features: projected, and of length 1 under [`Pool::Projected`].
+    fn beside_image(&self, features: Tensor<2>) -> Tensor<2> {
         let features = match &self.latent_projection {
             Some(projection) => projection.forward(features),
             None => features,
         };
-        Ok(self.head.forward(match self.config.pool {
+        match self.config.pool {
             Pool::Projected => normalize_or_zero(features),
             Pool::MeanPatch => features,
-        }))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Trained parameters with the way in which they give logits: as a run left them, or read back for evaluation.
 
 use burn::module::Module;
+use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use clip_model::{KeyTable, SaveDtype, load_safetensors, save_safetensors};
 use std::path::Path;
@@ -83,6 +84,34 @@ impl TrainedClassifier {
             }
         };
         Ok(Self { weights: loaded, classifier: run.classifier.clone() })
+    }
+
+    /// The same with the text features of other classes: what the run has trained on the side of the image stays.
+    ///
+    /// # Errors
+    ///
+    /// Fails unless `texts` is a zero-shot classifier of the same space and this one is made of texts too: zero-shot,
+    /// CLIP-Adapter or ProLIP.
+    pub fn with_texts(self, texts: Self) -> Result<Self, Error> {
+        let Weights::ZeroShot(ZeroShot { classifier: texts }) = texts.weights else {
+            return Err(Error::NoTexts { classifier: texts.name() });
+        };
+        let name = self.name();
+        let weights = match (self.weights, &self.classifier) {
+            (Weights::ZeroShot(model), Classifier::ZeroShot { .. }) => {
+                Weights::ZeroShot(ZeroShot { classifier: same_space(texts, &model.classifier)? })
+            }
+            (Weights::ClipAdapter(model), _) => {
+                let classifier = same_space(texts, &model.classifier)?;
+                Weights::ClipAdapter(ClipAdapter { classifier, ..model })
+            }
+            (Weights::ProLip(model), _) => {
+                let classifier = same_space(texts, &model.classifier)?;
+                Weights::ProLip(ProLip { classifier, ..model })
+            }
+            _ => return Err(Error::NoTexts { classifier: name }),
+        };
+        Ok(Self { weights, classifier: self.classifier })
     }
 
     /// Writes the weights as [`Self::from_files`] reads them.
@@ -172,7 +201,11 @@ impl TrainedClassifier {
     }
 
     fn wrong_input(&self, reads: &'static str, given: &'static str) -> Error {
-        let method = match self.classifier {
+        Error::WrongInput { method: self.name(), reads, given }
+    }
+
+    fn name(&self) -> &'static str {
+        match self.classifier {
             Classifier::ZeroShot { .. } => "zero-shot",
             Classifier::LinearProbe { .. } => "linear-probe",
             Classifier::TipAdapterF { .. } => "tip-adapter-f",
@@ -182,7 +215,19 @@ impl TrainedClassifier {
             Classifier::ClipAdapter { .. } => "clip-adapter",
             Classifier::ProLip { .. } => "prolip",
             Classifier::FineTune { .. } => "fine-tune",
-        };
-        Error::WrongInput { method, reads, given }
+        }
     }
+}
+
+/// `texts`, `[P, N]`, if its width P is that of `own`.
+fn same_space(texts: Linear, own: &Linear) -> Result<Linear, Error> {
+    let ([found, _], [expected, _]) = (texts.weight.dims(), own.weight.dims());
+    if found == expected {
+        return Ok(texts);
+    }
+    Err(Error::Shape {
+        what: "text features [P, N]",
+        expected: format!("[{expected}, N]"),
+        found: format!("[{found}, N]"),
+    })
 }

@@ -53,26 +53,47 @@ impl fmt::Display for Digest {
     }
 }
 
-/// Length in bytes, BLAKE3 and SHA-256 of a file, read once in pieces of 1 MiB.
+/// Length in bytes and BLAKE3 of a file, read in pieces of 1 MiB.
+///
+/// # Errors
+///
+/// Fails if the file cannot be read.
+pub fn file_blake3(path: &Path) -> Result<(u64, Digest), Error> {
+    let mut blake = blake3::Hasher::new();
+    let length = read_pieces(path, |piece| {
+        blake.update(piece);
+    })?;
+    Ok((length, Digest(blake.finalize().to_hex().to_string())))
+}
+
+/// Length in bytes, BLAKE3 and SHA-256 of a file, read once.
 ///
 /// # Errors
 ///
 /// Fails if the file cannot be read.
 pub fn file_digests(path: &Path) -> Result<(u64, Digest, Digest), Error> {
-    let mut file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-    let (mut blake, mut sha, mut length) = (blake3::Hasher::new(), sha2::Sha256::new(), 0);
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let n = file.read(&mut buffer).map_err(|e| Error::io(path, e))?;
-        if n == 0 {
-            break;
-        }
-        blake.update(&buffer[..n]);
-        sha.update(&buffer[..n]);
-        length += n as u64;
-    }
+    let (mut blake, mut sha) = (blake3::Hasher::new(), sha2::Sha256::new());
+    let length = read_pieces(path, |piece| {
+        blake.update(piece);
+        sha.update(piece);
+    })?;
     let sha: String = sha.finalize().iter().map(|b| format!("{b:02x}")).collect();
     Ok((length, Digest(blake.finalize().to_hex().to_string()), Digest(sha)))
+}
+
+/// Calls `f` with the pieces of a file in turn; gives its length.
+fn read_pieces(path: &Path, mut f: impl FnMut(&[u8])) -> Result<u64, Error> {
+    let mut file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    let (mut buffer, mut length) = (vec![0; 1 << 20], 0);
+    loop {
+        match file.read(&mut buffer).map_err(|e| Error::io(path, e))? {
+            0 => return Ok(length),
+            n => {
+                f(&buffer[..n]);
+                length += n as u64;
+            }
+        }
+    }
 }
 
 /// Files of a checkpoint that decide what it computes: configuration, tokenizer, weights.
@@ -105,7 +126,7 @@ pub fn checkpoint_digest(folder: &Path) -> Result<Digest, Error> {
 /// Fails if the file or folder cannot be read or the folder holds no such file.
 pub fn prompts_digest(path: &Path) -> Result<Digest, Error> {
     if !path.is_dir() {
-        return Ok(file_digests(path)?.1);
+        return Ok(file_blake3(path)?.1);
     }
     folder_digest(path, &|path| path.extension().is_some_and(|e| e == "txt"))?.ok_or_else(|| {
         let reason = "no `.txt` file in it, expected one for each class".to_owned();
@@ -123,7 +144,7 @@ fn folder_digest(folder: &Path, is_part: &dyn Fn(&Path) -> bool) -> Result<Optio
     }
     let mut hasher = blake3::Hasher::new();
     for relative in files {
-        let (_, digest, _) = file_digests(&folder.join(&relative))?;
+        let (_, digest) = file_blake3(&folder.join(&relative))?;
         let name: Vec<_> = relative.iter().map(|c| c.to_string_lossy()).collect();
         hasher.update(format!("{}\0{digest}\n", name.join("/")).as_bytes());
     }

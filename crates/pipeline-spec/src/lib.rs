@@ -19,7 +19,7 @@ pub mod spec;
 pub mod unit;
 
 pub use cluster::ClusterTable;
-pub use digest::{Digest, checkpoint_digest, file_digests, prompts_digest};
+pub use digest::{Digest, checkpoint_digest, file_blake3, file_digests, prompts_digest};
 pub use error::Error;
 pub use ids::{CheckpointRef, DatasetId, Key, Seed, Shots};
 pub use kind::{ArtifactKind, Stage};

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::spec::{
-    HeadInit, LanguageModelSpec, LatentsOptions, Method, Pool, Preset, Scheduler, ShortClass, StoredSize,
-    Training, ValShots,
+    Coupling, HeadInit, LanguageModelSpec, LatentsOptions, Method, OtherClasses, Pool, Preset, Scheduler,
+    ShortClass, StoredSize, Training, ValShots,
 };
 use crate::{ClusterTable, DatasetId, Error, Seed, Shots};
 
@@ -43,11 +43,43 @@ pub struct Pipeline {
     pub cache_views: Option<CacheViews>,
     /// Held-out splits that are evaluated.
     pub evaluation_splits: Vec<String>,
+    /// Train on the first half of the classes only, and evaluate on the other half too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_split: Option<ClassSplit>,
+    /// Other data sets that every run is evaluated on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transfers: Vec<TransferTable>,
     /// The methods, each run over all backbones, shots and seeds.
     pub methods: Vec<MethodTable>,
+    /// The method that the report compares all others with; absent: zero-shot if it is among them, otherwise the first. No
+    /// part of any key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
     /// How the units run on a cluster; no part of any key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterTable>,
+}
+
+/// How the classes are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClassSplit {
+    /// [`crate::spec::ClassHalf`]: trained on the base classes, evaluated on base and new ones, each among its own half.
+    BaseToNew,
+}
+
+/// Another data set to evaluate on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransferTable {
+    /// Data set; its manifest is `data-manifests/<dataset>.toml`.
+    pub dataset: DatasetId,
+    /// Its splits that are evaluated.
+    pub splits: Vec<String>,
+    /// How the runs meet its classes.
+    pub classes: OtherClasses,
+    /// See [`crate::spec::ImagesSpec::num_parts`].
+    pub num_parts: u32,
 }
 
 /// Real images.
@@ -205,6 +237,36 @@ pub struct MethodTable {
     pub method: MethodKind,
     /// Instead of the pipeline's [`Pipeline::text_classifier`].
     pub text_classifier: Option<TextClassifierTable>,
+    /// Instead of the pipeline's [`Pipeline::prompts`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<PromptsTable>,
+    /// Instead of the pipeline's [`Pipeline::latents`] or [`Pipeline::encoded_latents`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latents: Option<LatentsTable>,
+    /// Instead of the pipeline's [`Pipeline::latents`] or [`Pipeline::encoded_latents`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoded_latents: Option<EncodedLatentsTable>,
+}
+
+impl MethodTable {
+    /// The latents that the method reads: its own table, or else the pipeline's.
+    pub(crate) fn latents_of<'a>(&'a self, pipeline: &'a Pipeline) -> Option<LatentSource<'a>> {
+        let source = |latents: &'a Option<LatentsTable>, encoded: &'a Option<EncodedLatentsTable>| {
+            let generated = latents.as_ref().map(LatentSource::Generated);
+            generated.or(encoded.as_ref().map(LatentSource::Encoded))
+        };
+        source(&self.latents, &self.encoded_latents)
+            .or_else(|| source(&pipeline.latents, &pipeline.encoded_latents))
+    }
+}
+
+/// Where the latents of a method come from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LatentSource<'a> {
+    /// They are drawn.
+    Generated(&'a LatentsTable),
+    /// Real images are encoded.
+    Encoded(&'a EncodedLatentsTable),
 }
 
 /// What a method trains; the fine-tuned ones take the pipeline's `[training]`.
@@ -220,6 +282,9 @@ pub struct PresetTable {
     pub head_init: Option<HeadInit>,
     /// Instead of the pipeline's [`crate::spec::FineTuneSpec::pool`].
     pub pool: Option<Pool>,
+    /// Instead of the preset's [`crate::spec::FineTuneSpec::coupling`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coupling: Option<Coupling>,
     /// Instead of the pipeline's [`Training::latent_factor`].
     pub latent_factor: Option<f64>,
     /// Instead of the pipeline's [`Training::generated_per_class`].
@@ -248,6 +313,7 @@ impl Pipeline {
             ("fewshot.shots", has_repeats(&self.fewshot.shots), self.fewshot.shots.is_empty()),
             ("fewshot.seeds", has_repeats(&self.fewshot.seeds), self.fewshot.seeds.is_empty()),
             ("backbones", has_repeats(&self.backbones), self.backbones.is_empty()),
+            ("transfers", has_repeats(self.transfers.iter().map(|t| &t.dataset)), false),
             ("methods", has_repeats(self.methods.iter().map(|m| &m.name)), self.methods.is_empty()),
         ] {
             if repeated || empty {
@@ -255,9 +321,18 @@ impl Pipeline {
                 return field(name, format!("expected at least one value and none twice, found {found}"));
             }
         }
-        if self.latents.is_some() && self.encoded_latents.is_some() {
-            let problem = "expected `[latents]` or `[encoded_latents]`, found both";
-            return field("encoded_latents", problem.to_owned());
+        if let Some(reference) = &self.reference
+            && self.methods.iter().all(|method| method.name != *reference)
+        {
+            let problem = format!("expected the name of a method, found `{reference}`");
+            return field("reference", problem);
+        }
+        let own = self.methods.iter().map(|method| (&method.latents, &method.encoded_latents));
+        for (latents, encoded) in own.chain([(&self.latents, &self.encoded_latents)]) {
+            if latents.is_some() && encoded.is_some() {
+                let problem = "expected `[latents]` or `[encoded_latents]`, found both";
+                return field("encoded_latents", problem.to_owned());
+            }
         }
         let own = self.methods.iter().filter_map(|method| method.text_classifier.as_ref());
         for table in own.chain([&self.text_classifier]) {
@@ -271,33 +346,42 @@ impl Pipeline {
         if let Some(cluster) = &self.cluster {
             cluster.check()?;
         }
-        for method in &self.methods {
-            let needs = |table: &str| {
-                field(
-                    table,
-                    format!(
-                        "expected the table `[{table}]`, which method `{}` needs, found none",
-                        method.name
-                    ),
-                )
-            };
-            match method.method {
-                Method::ZeroShot | Method::LinearProbe(_) => {}
-                Method::FineTune(_) if self.training.is_none() => return needs("training"),
-                Method::FineTune(PresetTable { preset, .. })
-                    if preset != Preset::RealOnly
-                        && self.latents.is_none()
-                        && self.encoded_latents.is_none() =>
-                {
-                    return needs("latents");
-                }
-                Method::FineTune(_) => {}
-                Method::Cafo(_) if self.latents.is_none() => return needs("latents"),
-                _ if self.cache_views.is_none() => return needs("cache_views"),
-                _ => {}
-            }
+        self.methods.iter().try_for_each(|method| self.check_method(method))
+    }
+
+    /// Whether the runs of the pipeline meet classes by their texts.
+    fn needs_texts(&self) -> bool {
+        self.class_split.is_some() || self.transfers.iter().any(|t| t.classes == OtherClasses::Texts)
+    }
+
+    /// Checks that the tables which `method` reads are there, and that it can meet the classes that it is evaluated on.
+    fn check_method(&self, method: &MethodTable) -> Result<(), Error> {
+        let fault = |field: &str, problem: String| Err(Error::Field { field: field.to_owned(), problem });
+        let name = &method.name;
+        let needs = |table: &str| {
+            fault(table, format!("expected the table `[{table}]`, which method `{name}` needs, found none"))
+        };
+        if self.needs_texts() && !method.method.meets_texts() {
+            let problem = format!(
+                "expected methods whose classifier is made of texts (`zero-shot`, `clip-adapter`, `prolip`) with \
+                 `class_split` or `classes = \"texts\"`, found method `{name}`, which knows only its own classes"
+            );
+            return fault("methods", problem);
         }
-        Ok(())
+        let latents = method.latents_of(self);
+        match method.method {
+            Method::ZeroShot | Method::LinearProbe(_) | Method::ClipLora(_) | Method::TwoStage(_) => Ok(()),
+            Method::FineTune(_) if self.training.is_none() => needs("training"),
+            Method::FineTune(PresetTable { preset, .. })
+                if preset != Preset::RealOnly && latents.is_none() =>
+            {
+                needs("latents")
+            }
+            Method::FineTune(_) => Ok(()),
+            Method::Cafo(_) if !matches!(latents, Some(LatentSource::Generated(_))) => needs("latents"),
+            _ if self.cache_views.is_none() => needs("cache_views"),
+            _ => Ok(()),
+        }
     }
 }
 

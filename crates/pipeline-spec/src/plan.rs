@@ -1,22 +1,27 @@
 //! The plan: every unit of a pipeline, each once, in an order that respects what it reads.
 
+mod evaluation;
+
+pub use evaluation::{Target, place};
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::data_manifest::DataManifest;
 use crate::pipeline::{
-    EncodedLatentsTable, IMAGENET_7, LatentsTable, MethodTable, PromptsTable, TextClassifierTable,
+    EncodedLatentsTable, IMAGENET_7, LatentSource, LatentsTable, MethodTable, PromptsTable,
+    TextClassifierTable,
 };
 use crate::spec::{
     CheckpointsSpec, ClassTexts, EncodedLatentsSpec, FeatureLayer, FeaturesSpec, FewshotSplitsSpec,
-    FineTuneSpec, ImagesSpec, LatentsSpec, Method, MetricsSpec, PredictionSource, PredictionsSpec,
-    PromptProvider, PromptsSpec, SelectionSpec, StageSpec, ViewAugment, WeightsUsed,
+    FineTuneSpec, LatentsSpec, Method, PromptProvider, PromptsSpec, SelectionSpec, StageSpec, ViewAugment,
 };
 use crate::{
-    ArtifactId, CheckpointRef, Digest, Error, Pipeline, Seed, Shots, Unit, checkpoint_digest, file_digests,
-    prompts_digest,
+    ArtifactId, CheckpointRef, DatasetId, Digest, Error, Pipeline, Seed, Shots, Unit, checkpoint_digest,
+    file_blake3, prompts_digest,
 };
+use evaluation::{PlannedTarget, Reads};
 
 /// Every unit of a pipeline. Immutable once made; its file name holds its digest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,13 +52,11 @@ impl Plan {
     ///
     /// Fails if the manifest or a checkpoint cannot be read or a value is out of range.
     pub fn new(pipeline: Pipeline, manifests: &Path, weights: &Path) -> Result<Self, Error> {
-        let manifest = manifests.join(format!("{}.toml", pipeline.dataset));
-        let manifest_digest = file_digests(&manifest)?.1;
         let mut expansion = Expansion {
             pipeline: &pipeline,
-            manifest: &manifest,
-            manifest_digest,
+            manifests,
             weights,
+            targets: vec![],
             units: vec![],
             by_output: BTreeMap::new(),
         };
@@ -99,18 +102,12 @@ impl Plan {
 /// The state of one expansion.
 struct Expansion<'a> {
     pipeline: &'a Pipeline,
-    manifest: &'a Path,
-    manifest_digest: Digest,
+    manifests: &'a Path,
     weights: &'a Path,
+    /// What every run is evaluated on; first of all the held-out images of its own data set.
+    targets: Vec<PlannedTarget>,
     units: Vec<PlannedUnit>,
     by_output: BTreeMap<ArtifactId, usize>,
-}
-
-/// For what features are read.
-#[derive(Clone, Copy)]
-enum Seen {
-    Training,
-    Evaluation,
 }
 
 /// One cell of the sweep.
@@ -141,62 +138,62 @@ impl Expansion<'_> {
 
     fn expand(&mut self) -> Result<(), Error> {
         let pipeline = self.pipeline;
-        let images = self.add(
-            StageSpec::Images(ImagesSpec {
-                dataset: pipeline.dataset.clone(),
-                manifest_digest: self.manifest_digest.clone(),
-                splits: pipeline.images.splits.clone(),
-                image_size: pipeline.images.image_size,
-                stored: pipeline.images.stored,
-                num_parts: pipeline.images.num_parts,
-            }),
-            &[],
-        )?;
-        let latents = pipeline.latents.as_ref().map(|table| self.latents(table)).transpose()?;
+        let images = self.training_images()?;
+        self.plan_targets(&images)?;
+        if let Some(table) = &pipeline.latents {
+            self.latents(table, &pipeline.prompts)?;
+        }
         let mut backbones = Vec::new();
         for id in &pipeline.backbones {
             let backbone = self.checkpoint(id)?;
-            self.features(&backbone, Seen::Training, None, &images)?;
-            self.features(&backbone, Seen::Evaluation, None, &images)?;
+            self.training_features(&backbone, None, &images)?;
+            for index in 0..self.targets.len() {
+                self.target_features(&backbone, None, index)?;
+            }
             backbones.push(backbone);
         }
         for &shots in &pipeline.fewshot.shots {
             for &seed in &pipeline.fewshot.seeds {
-                self.cell(Cell { shots, seed }, &images, latents.as_ref(), &backbones)?;
+                self.cell(Cell { shots, seed }, &images, &backbones)?;
             }
         }
         for backbone in &backbones {
             for table in pipeline.methods.iter().filter(|t| t.method == Method::ZeroShot) {
                 let spec = self.checkpoints_spec(table, backbone, None, Method::ZeroShot)?;
-                let run = self.train(&spec, &[("images", &images)])?;
-                let features = self.features(backbone, Seen::Evaluation, None, &images)?;
-                self.evaluate(&spec, &run, ("features", &features))?;
+                let run = self.train(table, &spec, &[("images", &images)])?;
+                self.evaluate(table, &spec, &run, Reads::Features(None))?;
             }
         }
         Ok(())
     }
 
-    fn prompts(&mut self) -> Result<ArtifactId, Error> {
-        let provider = match self.pipeline.prompts.clone() {
+    fn manifest(&self, dataset: &DatasetId) -> PathBuf {
+        self.manifests.join(format!("{dataset}.toml"))
+    }
+
+    fn prompts(&mut self, table: &PromptsTable) -> Result<ArtifactId, Error> {
+        let dataset = self.pipeline.dataset.clone();
+        let provider = match table.clone() {
             PromptsTable::Templates { templates } => PromptProvider::Templates { templates },
-            PromptsTable::Manifest => PromptProvider::Templates { templates: self.manifest_templates()? },
+            PromptsTable::Manifest => {
+                PromptProvider::Templates { templates: self.manifest_templates(&dataset)? }
+            }
             PromptsTable::File { name, path } => {
                 let digest = prompts_digest(Path::new(&path))?;
                 PromptProvider::File { name, path, digest }
             }
             PromptsTable::Openai(spec) => PromptProvider::Openai(spec),
         };
-        let dataset = self.pipeline.dataset.clone();
-        let manifest_digest = self.manifest_digest.clone();
+        let manifest_digest = file_blake3(&self.manifest(&dataset))?.1;
         self.add(StageSpec::Prompts(PromptsSpec { dataset, manifest_digest, provider }), &[])
     }
 
-    fn manifest_templates(&self) -> Result<Vec<String>, Error> {
-        Ok(DataManifest::read(self.manifest)?.0.templates)
+    fn manifest_templates(&self, dataset: &DatasetId) -> Result<Vec<String>, Error> {
+        Ok(DataManifest::read(&self.manifest(dataset))?.0.templates)
     }
 
-    fn latents(&mut self, table: &LatentsTable) -> Result<ArtifactId, Error> {
-        let prompts = self.prompts()?;
+    fn latents(&mut self, table: &LatentsTable, prompts: &PromptsTable) -> Result<ArtifactId, Error> {
+        let prompts = self.prompts(prompts)?;
         let dataset = self.pipeline.dataset.clone();
         let selection = match &table.selection {
             Some(selection) => Some(SelectionSpec {
@@ -239,36 +236,19 @@ impl Expansion<'_> {
         self.add(StageSpec::EncodedLatents(spec), &[("images", images), ("fewshot-splits", shots)])
     }
 
-    /// Adds the features of images as they are.
-    fn features(
+    /// Adds the features of training images as they are.
+    fn training_features(
         &mut self,
         backbone: &CheckpointRef,
-        seen: Seen,
         layer: Option<FeatureLayer>,
         images: &ArtifactId,
     ) -> Result<ArtifactId, Error> {
-        let splits = match seen {
-            Seen::Training => vec!["train".to_owned(), "val".to_owned()],
-            Seen::Evaluation => self.pipeline.evaluation_splits.clone(),
-        };
-        let spec = FeaturesSpec {
-            dataset: self.pipeline.dataset.clone(),
-            backbone: backbone.clone(),
-            splits,
-            view: ViewAugment::Center,
-            layer,
-            generated_per_class: None,
-        };
+        let splits = vec!["train".to_owned(), "val".to_owned()];
+        let spec = plain_features(self.pipeline.dataset.clone(), backbone, splits, layer);
         self.add(StageSpec::Features(spec), &[("images", images)])
     }
 
-    fn cell(
-        &mut self,
-        cell: Cell,
-        images: &ArtifactId,
-        latents: Option<&ArtifactId>,
-        backbones: &[CheckpointRef],
-    ) -> Result<(), Error> {
+    fn cell(&mut self, cell: Cell, images: &ArtifactId, backbones: &[CheckpointRef]) -> Result<(), Error> {
         let fewshot = &self.pipeline.fewshot;
         let shots = self.add(
             StageSpec::FewshotSplits(FewshotSplitsSpec {
@@ -280,13 +260,12 @@ impl Expansion<'_> {
             }),
             &[("images", images)],
         )?;
-        let encoded = match &self.pipeline.encoded_latents {
-            Some(table) => Some(self.encoded_latents(table, cell, images, &shots)?),
-            None => None,
-        };
+        if let Some(table) = &self.pipeline.encoded_latents {
+            self.encoded_latents(table, cell, images, &shots)?;
+        }
         for backbone in backbones {
             for table in &self.pipeline.methods {
-                self.run(table, backbone, cell, images, &shots, encoded.as_ref().or(latents))?;
+                self.run(table, backbone, cell, images, &shots)?;
             }
         }
         Ok(())
@@ -299,11 +278,11 @@ impl Expansion<'_> {
         cell: Cell,
         images: &ArtifactId,
         shots: &ArtifactId,
-        latents: Option<&ArtifactId>,
     ) -> Result<(), Error> {
         if table.method == Method::ZeroShot {
             return Ok(());
         }
+        let prompts = table.prompts.as_ref().unwrap_or(&self.pipeline.prompts);
         let training = self.pipeline.training;
         let method = table.method.clone().try_map_fine_tune(|preset| {
             let mut training = training.ok_or_else(|| missing("training"))?;
@@ -311,7 +290,8 @@ impl Expansion<'_> {
             training.pool = preset.pool.unwrap_or(training.pool);
             training.latent_factor = preset.latent_factor.unwrap_or(training.latent_factor);
             training.generated_per_class = preset.generated_per_class.or(training.generated_per_class);
-            Ok(FineTuneSpec::preset(preset.preset, &training))
+            let spec = FineTuneSpec::preset(preset.preset, &training);
+            Ok(FineTuneSpec { coupling: preset.coupling.unwrap_or(spec.coupling), ..spec })
         })?;
         let layer = method.feature_layer();
         let mut inputs = Vec::new();
@@ -319,32 +299,48 @@ impl Expansion<'_> {
             let id = match (slot.name, &method) {
                 ("images", _) => images.clone(),
                 ("fewshot-splits", _) => shots.clone(),
-                ("latents", _) => latents.ok_or_else(|| missing("latents"))?.clone(),
-                ("features", _) => self.features(backbone, Seen::Training, layer, images)?,
+                ("latents", _) => match table.latents_of(self.pipeline) {
+                    Some(LatentSource::Generated(latents)) => self.latents(latents, prompts)?,
+                    Some(LatentSource::Encoded(latents)) => {
+                        self.encoded_latents(latents, cell, images, shots)?
+                    }
+                    None => return Err(missing("latents")),
+                },
+                ("features", _) => self.training_features(backbone, layer, images)?,
                 ("cache-features", _) => self.cache_features(backbone, cell, layer, images, shots)?,
                 ("generated-features", Method::Cafo(cafo)) => {
                     let count = cafo.generated_per_class.unwrap_or(cell.shots);
-                    let latents = latents.ok_or_else(|| missing("latents"))?;
-                    self.generated_features(backbone, cell, count, latents)?
+                    let Some(LatentSource::Generated(latents)) = table.latents_of(self.pipeline) else {
+                        return Err(missing("latents"));
+                    };
+                    let latents = self.latents(latents, prompts)?;
+                    self.generated_features(backbone, cell, count, &latents)?
                 }
                 (name, _) => return Err(missing(name)),
             };
             inputs.push((slot.name, id));
         }
-        let source = match &method {
-            Method::FineTune(_) => ("images", images.clone()),
-            _ => ("features", self.features(backbone, Seen::Evaluation, layer, images)?),
+        let reads = match method.trains_encoder() {
+            true => Reads::Images,
+            false => Reads::Features(layer),
         };
         let spec = self.checkpoints_spec(table, backbone, Some(cell), method)?;
         let inputs: Vec<_> = inputs.iter().map(|(name, id)| (*name, id)).collect();
-        let run = self.train(&spec, &inputs)?;
-        self.evaluate(&spec, &run, (source.0, &source.1))
+        let run = self.train(table, &spec, &inputs)?;
+        self.evaluate(table, &spec, &run, reads)
     }
 
     /// Adds a training run; `inputs` are all but the prompts of its text classifier.
-    fn train(&mut self, spec: &CheckpointsSpec, inputs: &[(&str, &ArtifactId)]) -> Result<ArtifactId, Error> {
+    fn train(
+        &mut self,
+        table: &MethodTable,
+        spec: &CheckpointsSpec,
+        inputs: &[(&str, &ArtifactId)],
+    ) -> Result<ArtifactId, Error> {
         let prompts = match spec.class_texts {
-            Some(ClassTexts::Prompts { .. }) => Some(self.prompts()?),
+            Some(ClassTexts::Prompts { .. }) => {
+                Some(self.prompts(table.prompts.as_ref().unwrap_or(&self.pipeline.prompts))?)
+            }
             _ => None,
         };
         let prompts = prompts.iter().map(|id| ("prompts", id));
@@ -403,7 +399,7 @@ impl Expansion<'_> {
         method: Method,
     ) -> Result<CheckpointsSpec, Error> {
         let class_texts = match method.reads_texts() {
-            true => Some(self.class_texts(table.text_classifier.as_ref())?),
+            true => Some(self.class_texts(table.text_classifier.as_ref(), &self.pipeline.dataset)?),
             false => None,
         };
         let cell_name = cell.map_or(String::new(), |c| format!("-shots{}-seed{}", c.shots, c.seed));
@@ -419,50 +415,31 @@ impl Expansion<'_> {
         })
     }
 
-    /// Texts of `own`, a method's table, or else of the pipeline's.
-    fn class_texts(&self, own: Option<&TextClassifierTable>) -> Result<ClassTexts, Error> {
+    /// Texts of `own`, a method's table, or else of the pipeline's, for the classes of `dataset`.
+    fn class_texts(
+        &self,
+        own: Option<&TextClassifierTable>,
+        dataset: &DatasetId,
+    ) -> Result<ClassTexts, Error> {
         let templates = match own.unwrap_or(&self.pipeline.text_classifier) {
             TextClassifierTable::Templates { templates } => templates.clone(),
-            TextClassifierTable::Manifest => self.manifest_templates()?,
+            TextClassifierTable::Manifest => self.manifest_templates(dataset)?,
             TextClassifierTable::ImageNet7 => IMAGENET_7.map(str::to_owned).to_vec(),
             &TextClassifierTable::Prompts { truncate } => return Ok(ClassTexts::Prompts { truncate }),
         };
         Ok(ClassTexts::Templates { templates })
     }
+}
 
-    /// Adds predictions and metrics of a run, for the raw weights and, where the run keeps one, their moving average.
-    fn evaluate(
-        &mut self,
-        run: &CheckpointsSpec,
-        checkpoints: &ArtifactId,
-        source: (&'static str, &ArtifactId),
-    ) -> Result<(), Error> {
-        let mut weights = vec![(WeightsUsed::Raw, run.run.clone())];
-        if matches!(&run.method, Method::FineTune(s) if s.ema_decay.is_some()) {
-            weights.push((WeightsUsed::Ema, format!("{}-ema", run.run)));
-        }
-        for (weights, name) in weights {
-            let spec = PredictionsSpec {
-                dataset: run.dataset.clone(),
-                run: name.clone(),
-                splits: self.pipeline.evaluation_splits.clone(),
-                source: if source.0 == "images" {
-                    PredictionSource::Images
-                } else {
-                    PredictionSource::Features
-                },
-                weights,
-            };
-            let predictions =
-                self.add(StageSpec::Predictions(spec), &[source, ("checkpoints", checkpoints)])?;
-            let metrics = MetricsSpec { dataset: run.dataset.clone(), run: name };
-            self.add(
-                StageSpec::Metrics(metrics),
-                &[("predictions", &predictions), ("checkpoints", checkpoints)],
-            )?;
-        }
-        Ok(())
-    }
+/// Features of images as they are.
+fn plain_features(
+    dataset: DatasetId,
+    backbone: &CheckpointRef,
+    splits: Vec<String>,
+    layer: Option<FeatureLayer>,
+) -> FeaturesSpec {
+    let backbone = backbone.clone();
+    FeaturesSpec { dataset, backbone, splits, view: ViewAugment::Center, layer, generated_per_class: None }
 }
 
 fn missing(table: &str) -> Error {

@@ -45,6 +45,23 @@ pub struct ShowArgs {
     tile: u16,
 }
 
+/// Write a page with images, latents and prompts that opens from disk, to filter by class.
+#[derive(Debug, Args)]
+pub struct GalleryArgs {
+    /// Folder of the artifacts.
+    #[arg(long, value_name = "DIR", env = "FLIER_STORE", default_value = "store")]
+    pub store: PathBuf,
+    /// The artifact: its path below the store, `latents-v1/<dataset>/<slug>-<key>`.
+    #[arg(long, value_name = "ID")]
+    pub artifact: ArtifactId,
+    /// A new folder for the page and its pictures.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Samples of each class at most.
+    #[arg(long, value_name = "N", default_value_t = u32::MAX, hide_default_value = true, value_parser = clap::value_parser!(u32).range(1..))]
+    pub per_class: u32,
+}
+
 impl ShowArgs {
     /// What is shown.
     pub fn show(&self) -> Show {

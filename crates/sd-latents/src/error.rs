@@ -170,6 +170,15 @@ pub enum Error {
         #[source]
         source: image::ImageError,
     },
+    /// The page of a gallery cannot be made.
+    #[error("cannot make the page")]
+    Page(#[source] minijinja::Error),
+    /// A gallery would lie among other files.
+    #[error("`{}` is not empty; name a new folder for the gallery", path.display())]
+    GalleryFolder {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A sheet has too many pixels.
     #[error(
         "the sheet would have {width} x {height} pixels: lower `--per-class` or `--tile`, or show one `--part`"

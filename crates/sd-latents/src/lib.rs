@@ -7,6 +7,7 @@
 
 mod encode;
 mod error;
+pub mod gallery;
 mod generate;
 mod model;
 mod picture;

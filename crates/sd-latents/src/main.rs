@@ -2,6 +2,7 @@
 
 mod args;
 
+use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
@@ -10,15 +11,16 @@ use artifacts::Outcome;
 use backend::DeviceSpec;
 use clap::{Args, CommandFactory, FromArgMatches};
 use pipeline_spec::{Stage, Store};
-use sd_latents::{Ending, Error, Settings, sample, sheet};
+use sd_latents::{Ending, Error, Settings, gallery, sample, sheet};
 use stage_cli::{Context, InputFault, LogFormat, Progress, SpecFault};
 
-use args::{GenerateArgs, SampleArgs, ShowArgs};
+use args::{GalleryArgs, GenerateArgs, SampleArgs, ShowArgs};
 
 fn main() -> ExitCode {
     // The stage's own arguments stand without a subcommand; derived code cannot make them optional as a whole.
     let commands = [
         ShowArgs::augment_args(clap::Command::new("show")),
+        GalleryArgs::augment_args(clap::Command::new("gallery")),
         SampleArgs::augment_args(clap::Command::new("sample")),
     ];
     let matches = stage_cli::matches(GenerateArgs::command().subcommands(commands));
@@ -27,6 +29,10 @@ fn main() -> ExitCode {
             let args = ShowArgs::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
             let store = Store::new(&args.store);
             stage_cli::finish(sheet::show(&store, &args.artifact, args.show(), &args.out).map_err(Into::into))
+        }
+        Some(("gallery", matches)) => {
+            let args = GalleryArgs::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
+            stage_cli::finish(write_gallery(&args))
         }
         Some((_, matches)) => {
             let args = SampleArgs::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
@@ -37,6 +43,12 @@ fn main() -> ExitCode {
             stage_cli::run(Stage::SdLatents, &args.stage, |context| generate(&args, context))
         }
     }
+}
+
+fn write_gallery(args: &GalleryArgs) -> anyhow::Result<()> {
+    let per_class = usize::try_from(args.per_class)?;
+    gallery::gallery(&Store::new(&args.store), &args.artifact, per_class, &args.out)?;
+    Ok(writeln!(std::io::stdout(), "{}", args.out.join("index.html").display())?)
 }
 
 fn draw(args: SampleArgs) -> anyhow::Result<()> {

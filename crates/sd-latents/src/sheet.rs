@@ -50,7 +50,7 @@ pub fn show(store: &Store, id: &ArtifactId, show: Show, out: &Path) -> Result<()
 }
 
 /// Latents kept of each sample by a specification: 1 unless it names steps.
-fn num_steps(spec: &serde_json::Value) -> usize {
+pub(crate) fn num_steps(spec: &serde_json::Value) -> usize {
     spec.pointer("/spec/options/latent_steps").and_then(serde_json::Value::as_array).map_or(1, Vec::len)
 }
 

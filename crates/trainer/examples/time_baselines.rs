@@ -1,37 +1,47 @@
 //! Time of the baselines on synthetic features of ImageNet's size; `tests/scale/baselines.py` is the same in PyTorch.
 //!
-//! cargo run --release -p trainer --example time_baselines -- --shots 1,2,4,8,16 --seeds 3
+//! cargo run --release -p trainer --example time_baselines
+//!
+//! What grows evenly is measured in part and multiplied: epochs, test images and seeds. Every line gives the measured time
+//! and that of the full size.
 #![allow(clippy::print_stdout)]
 
 // Brings the allocator of the stages.
 use stage_cli as _;
 
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
+use burn::module::Param;
+use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Parser as _;
 use flier_model::init::normal;
 use pipeline_spec::spec::{
-    AdapterTraining, ApeSpec, CacheSpec, ChannelSpec, ClapSpec, GdaSpec, LpPlusPlusSpec, TaskResSpec,
-    TipAdapterSpec,
+    AdapterTraining, ApeSpec, ApeTSpec, CacheSpec, ChannelSpec, ClapSpec, ClipAdapterSpec, GdaSpec,
+    LpPlusPlusSpec, Penalty, ProLipSpec, TaskResSpec, TipAdapterSpec,
 };
 use trainer::features::TrainingFeatures;
-use trainer::frozen::{self, Fitted, Inputs, ape, gda, lp_plus_plus, task_res, tip_adapter};
+use trainer::frozen::{
+    self, Fitted, Inputs, ape, ape_t, clip_adapter, gda, lp_plus_plus, prolip, task_res, tip_adapter,
+};
 use trainer::random::stream;
 
 /// Images that go through a classifier together.
 const TEST_BATCH: usize = 1024;
+/// Test images and seeds of the full size.
+const FULL_TEST: f64 = 50_000.0;
+const FULL_SEEDS: f64 = 3.0;
 
-/// Sizes and epochs; the defaults are ImageNet's and the papers'.
+/// What is measured; the rest of the sizes are ImageNet's and the epochs the papers'.
 #[derive(Debug, clap::Parser)]
 struct Args {
     /// Shots, each with every seed.
     #[arg(long, value_delimiter = ',', default_value = "1,2,4,8,16")]
     shots: Vec<u32>,
     /// Number of seeds.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 1)]
     seeds: u64,
     /// Number of classes.
     #[arg(long, default_value_t = 1000)]
@@ -39,25 +49,34 @@ struct Args {
     /// Width of the features.
     #[arg(long, default_value_t = 1024)]
     width: usize,
-    /// Test images.
-    #[arg(long, default_value_t = 50_000)]
+    /// Test images that are measured.
+    #[arg(long, default_value_t = 2048)]
     test: usize,
     /// Augmented views of the shots.
     #[arg(long, default_value_t = 1)]
     views: usize,
-    /// Share of the papers' epochs, for a machine without a day to spare.
-    #[arg(long, default_value_t = 1.0)]
+    /// Share of the papers' epochs that is measured; at least one epoch.
+    #[arg(long, default_value_t = 0.005)]
     epochs: f64,
     /// Methods; all by default.
     #[arg(long, value_delimiter = ',')]
     methods: Vec<String>,
 }
 
+/// Seconds of one run.
+#[derive(Clone, Copy, Default)]
+struct Seconds {
+    /// Of all that was measured.
+    measured: f64,
+    /// Of the full size.
+    full: f64,
+}
+
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let device = backend::DeviceSpec::Cpu.open()?;
     let test = features(args.test, &args, 0);
-    let mut totals: Vec<(&str, Duration)> = Vec::new();
+    let mut totals: Vec<(&str, Seconds)> = Vec::new();
     for &shots in &args.shots {
         for seed in 1..=args.seeds {
             let (cache, plain) = data(shots, seed, &args);
@@ -72,69 +91,147 @@ fn main() -> anyhow::Result<()> {
                 logit_scale: 100.0,
                 device: &device,
             };
-            for name in METHODS {
+            for (name, epochs) in METHODS {
                 if !args.methods.is_empty() && !args.methods.iter().any(|wanted| wanted == name) {
                     continue;
                 }
-                let started = Instant::now();
-                let fitted = fit(name, &inputs, &text, args.epochs)?;
-                let fitting = started.elapsed();
-                let sum = predict(&fitted, &test, &args, &device)?;
-                let all = started.elapsed();
+                let (seconds, sum) = time(name, epochs, &inputs, &text, (&test, &args))?;
+                let Seconds { measured, full } = seconds;
                 println!(
-                    "{name} shots {shots} seed {seed}: fit {fitting:.2?}, all {all:.2?}, checksum {sum:.3}"
+                    "{name} shots {shots} seed {seed}: measured {measured:.2} s, full {full:.1} s, checksum {sum:.3}"
                 );
                 match totals.iter_mut().find(|(known, _)| *known == name) {
-                    Some((_, total)) => *total += all,
-                    None => totals.push((name, all)),
+                    Some((_, total)) => total.add(seconds),
+                    None => totals.push((name, seconds)),
                 }
             }
         }
     }
+    let seeds = FULL_SEEDS / args.seeds as f64;
+    let mut all = Seconds::default();
     for (name, total) in &totals {
-        println!("{name}: {total:.1?}");
+        println!("{name}: measured {:.1} s, full {:.0} s", total.measured, total.full * seeds);
+        all.add(*total);
     }
-    println!("all: {:.1?}", totals.iter().map(|(_, total)| *total).sum::<Duration>());
+    let memory = peak_memory()?;
+    println!("all: measured {:.1} s, full {:.0} s; peak memory {memory}", all.measured, all.full * seeds);
     Ok(())
 }
 
-const METHODS: [&str; 7] = ["gda", "tip-adapter", "tip-adapter-f", "ape", "clap", "taskres", "lp-plus-plus"];
+impl Seconds {
+    fn add(&mut self, other: Self) {
+        self.measured += other.measured;
+        self.full += other.full;
+    }
+}
 
-fn fit(name: &str, inputs: &Inputs<'_>, text: &Tensor<2>, share: f64) -> anyhow::Result<Fitted> {
+/// As the system counts it.
+fn peak_memory() -> anyhow::Result<String> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib: f64 = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).context("VmHWM")?;
+    Ok(format!("{:.0} MiB", kib / 1024.0))
+}
+
+/// Methods with their epochs in the papers; 1 where nothing is trained.
+const METHODS: [(&str, u32); 10] = [
+    ("gda", 1),
+    ("tip-adapter", 1),
+    ("tip-adapter-f", 20),
+    ("ape", 1),
+    ("ape-t", 20),
+    ("clap", 300),
+    ("taskres", 100),
+    ("clip-adapter", 300),
+    ("prolip", 300),
+    ("lp-plus-plus", 300),
+];
+
+/// Seconds of fitting and predicting, and the checksum.
+fn time(
+    name: &str,
+    full_epochs: u32,
+    inputs: &Inputs<'_>,
+    text: &Tensor<2>,
+    (test, args): (&[f32], &Args),
+) -> anyhow::Result<(Seconds, f64)> {
+    let epochs = ((f64::from(full_epochs) * args.epochs).round() as u32).clamp(1, full_epochs);
+    let started = Instant::now();
+    // The steps lie between the first call and the last, but for the first step.
+    let (mut calls, mut first, mut last) = (0u32, 0.0, 0.0);
+    let mut control = |_: u64, _: u64| {
+        last = started.elapsed().as_secs_f64();
+        calls += 1;
+        if calls == 1 {
+            first = last;
+        }
+        ControlFlow::Continue(())
+    };
+    let fitted = fit(name, inputs, text, epochs, &mut control)?;
+    let fitting = started.elapsed().as_secs_f64();
+    let sum = predict(&fitted, test, args, inputs.device)?;
+    let measured = started.elapsed().as_secs_f64();
+    let training = match calls {
+        0 => 0.0,
+        1 => first,
+        _ => (last - first) * f64::from(calls) / f64::from(calls - 1),
+    };
+    let more_epochs = f64::from(full_epochs) / f64::from(epochs) - 1.0;
+    let predicting = (measured - fitting) * FULL_TEST / args.test as f64;
+    Ok((Seconds { measured, full: fitting + training * more_epochs + predicting }, sum))
+}
+
+fn fit(
+    name: &str,
+    inputs: &Inputs<'_>,
+    text: &Tensor<2>,
+    epochs: u32,
+    control: &mut trainer::Control<'_>,
+) -> anyhow::Result<Fitted> {
     let grid = |count: usize, highest: f64| -> Vec<f64> {
         (0..count).map(|i| i as f64 * (highest - 0.1) / count as f64 + 0.1).collect()
     };
     // Tip-Adapter's and APE's search: 20 weights, 200 sharpness values.
     let (alpha, beta) = (grid(20, 3.0), grid(200, 7.0));
-    let epochs = |epochs: u32| ((f64::from(epochs) * share).round() as u32).max(1);
-    let training = |count: u32, learning_rate: f64| AdapterTraining {
-        epochs: epochs(count),
-        batch_size: 256,
-        learning_rate,
-    };
-    let mut go_on = |_: u64, _: u64| ControlFlow::Continue(());
+    let training = |learning_rate: f64| AdapterTraining { epochs, batch_size: 256, learning_rate };
+    let count = u32::try_from(inputs.cache.width / 2).context("width")?;
     let fitted = match name {
         "tip-adapter" => Some(tip_adapter::fit(&CacheSpec { alpha, beta }, inputs)?),
         "tip-adapter-f" => {
-            let AdapterTraining { epochs, batch_size, learning_rate } = training(20, 1e-3);
+            let AdapterTraining { epochs, batch_size, learning_rate } = training(1e-3);
             let spec = TipAdapterSpec { alpha, beta, epochs, batch_size, learning_rate };
-            tip_adapter::train(&spec, inputs, &mut go_on)?
+            tip_adapter::train(&spec, inputs, control)?
         }
         "ape" => {
-            let count = u32::try_from(inputs.cache.width / 2).context("width")?;
             let channels = ChannelSpec { count, similarity_weight: 0.7, variance_weight: 0.3 };
             let gamma = vec![0.0, 0.1, 0.2, 0.3, 0.4];
             Some(ape::fit(&ApeSpec { channels, alpha, beta, gamma }, inputs)?)
         }
+        "ape-t" => {
+            let channels = ChannelSpec { count, similarity_weight: 0.2, variance_weight: 0.8 };
+            let (initial_alpha, initial_beta, training) = (1.0, 1.0, training(1e-3));
+            let spec = ApeTSpec { channels, initial_alpha, initial_beta, alpha, beta, training };
+            ape_t::train(&spec, inputs, control)?
+        }
         "gda" => Some(gda::fit(&GdaSpec { alpha: vec![1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0] }, inputs)?),
-        "clap" => {
-            frozen::clap::train(&ClapSpec { training: training(300, 0.1) }, inputs, text.clone(), &mut go_on)?
-        }
+        "clap" => frozen::clap::train(&ClapSpec { training: training(0.1) }, inputs, text.clone(), control)?,
         "taskres" => {
-            let spec = TaskResSpec { residual_scale: vec![0.5], training: training(100, 2e-3) };
-            task_res::train(&spec, inputs, text.clone(), &mut go_on)?
+            let spec = TaskResSpec { residual_scale: vec![0.5], training: training(2e-3) };
+            task_res::train(&spec, inputs, text.clone(), control)?
         }
-        "lp-plus-plus" => lp_plus_plus::train(&LpPlusPlusSpec { epochs: epochs(300) }, inputs, &mut go_on)?,
+        "clip-adapter" => {
+            let spec = ClipAdapterSpec { reduction: 4, ratio: vec![0.2], training: training(1e-2) };
+            let layers = clip_adapter::initial_layers(&spec, inputs);
+            clip_adapter::train(&spec, inputs, &layers, control)?
+        }
+        "prolip" => {
+            // The features stand for those before a square projection.
+            let weight = Param::from_tensor(Tensor::eye(inputs.cache.width, inputs.device));
+            let projection = Linear { weight, bias: None };
+            let (penalty, learning_rate) = (Penalty::InverseShots, vec![1e-5]);
+            prolip::train(&ProLipSpec { penalty, learning_rate, epochs }, inputs, &projection, control)?
+        }
+        "lp-plus-plus" => lp_plus_plus::train(&LpPlusPlusSpec { epochs }, inputs, control)?,
         _ => None,
     };
     fitted.with_context(|| format!("method `{name}` is not timed"))

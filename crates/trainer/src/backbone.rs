@@ -9,10 +9,12 @@ use pipeline_spec::spec::FeatureLayer;
 use pipeline_spec::{CheckpointRef, checkpoint_digest};
 
 use crate::Error;
-use crate::class_texts::ClassTexts;
+use crate::class_texts::{ClassTexts, TokenIds};
 
 /// Texts that go through the text tower together.
 const TEXT_BATCH: usize = 256;
+/// Stands where a learned vector comes; no end token, and not the highest id, by which some checkpoints find the end.
+const PLACE: i64 = 0;
 
 /// An opened checkpoint.
 #[derive(Debug)]
@@ -106,6 +108,52 @@ impl Backbone {
         }
         let sums: Vec<f32> = sums.into_iter().map(|sum| sum as f32).collect();
         Ok(Tensor::from_data(TensorData::new(sums, [texts.len(), width]), device))
+    }
+
+    /// Token ids of texts, in their order.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a text does not fit the context and may not be cut.
+    pub fn token_ids(&self, texts: &[ClassTexts]) -> Result<TokenIds, Error> {
+        let tokenizer = Tokenizer::from_folder(&self.folder)?;
+        let context = self.config.text_config.max_position_embeddings;
+        let mut rows = Vec::new();
+        for texts in texts {
+            rows.extend(tokenizer.encode_batch(&texts.texts, context, texts.truncate)?);
+        }
+        Ok(TokenIds::new(&rows, tokenizer.pad_token_id().into()))
+    }
+
+    /// Token ids of CoOp's prompts: start, `context_length` places for learned vectors, the class name, a full stop, end.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a prompt does not fit the context.
+    pub fn prompt_ids(&self, class_names: &[String], context_length: usize) -> Result<TokenIds, Error> {
+        let tokenizer = Tokenizer::from_folder(&self.folder)?;
+        let context = self.config.text_config.max_position_embeddings;
+        let pad = i64::from(tokenizer.pad_token_id());
+        let row = |class: &String| {
+            let name = tokenizer.encode(&format!("{class}."));
+            let num_tokens = context_length + name.len() + 2;
+            if num_tokens > context {
+                let expected = format!("at most {}", (context + context_length).saturating_sub(num_tokens));
+                let problem = format!("expected {expected} for class `{class}`, found {context_length}");
+                return Err(pipeline_spec::Error::Field {
+                    field: "method.context_length".to_owned(),
+                    problem,
+                });
+            }
+            let places = std::iter::repeat_n(PLACE, context_length);
+            let mut row = vec![i64::from(tokenizer.bos_token_id())];
+            row.extend(places.chain(name.into_iter().map(i64::from)));
+            row.push(tokenizer.eos_token_id().into());
+            row.resize(context, pad);
+            Ok(row)
+        };
+        let rows: Vec<Vec<i64>> = class_names.iter().map(row).collect::<Result<_, _>>()?;
+        Ok(TokenIds::new(&rows, pad))
     }
 
     /// Features of preprocessed images `[B, 3, H, W]` at `layer`, not normalised.

@@ -1,6 +1,7 @@
 //! The texts that stand for each class in the text classifier.
 
 use artifacts::{ArtifactReader, PromptRow};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use pipeline_spec::spec;
 
 use crate::Error;
@@ -14,6 +15,33 @@ pub struct ClassTexts {
     pub texts: Vec<String>,
     /// Whether a text beyond the context is cut; otherwise it is an error.
     pub truncate: bool,
+}
+
+/// Token ids on the host, `[K, T]`, cut behind the last end token: a text tower is causal, so what comes after changes
+/// nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenIds {
+    ids: Vec<i64>,
+    /// K and T.
+    pub shape: [usize; 2],
+}
+
+impl TokenIds {
+    /// From rows of equal length, padded with `pad`, which may be the end token itself.
+    pub fn new(rows: &[Vec<i64>], pad: i64) -> Self {
+        let end = |row: &Vec<i64>| {
+            let last = row.iter().rposition(|id| *id != pad).map_or(0, |at| at + 1);
+            (last + 1).min(row.len())
+        };
+        let longest = rows.iter().map(end).max().unwrap_or(0);
+        let ids = rows.iter().flat_map(|row| &row[..longest]).copied().collect();
+        Self { ids, shape: [rows.len(), longest] }
+    }
+
+    /// The same on a device.
+    pub fn tensor(&self, device: &Device) -> Tensor<2, Int> {
+        Tensor::from_data(TensorData::new(self.ids.clone(), self.shape), device)
+    }
 }
 
 /// Texts of every class by `spec`; `prompts` is opened where the spec wants prompts.

@@ -20,6 +20,7 @@ pub mod random;
 pub mod schedule;
 pub mod shot_list;
 pub mod stage;
+pub mod towers;
 
 pub use error::Error;
 pub use stage::{Ending, Settings, run};

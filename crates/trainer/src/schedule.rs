@@ -14,8 +14,11 @@ pub fn learning_rate(optimizer: &OptimizerSpec, steps_per_epoch: usize, step: us
     if step < warmup {
         return base * step as f64 / (warmup - 1).max(1) as f64;
     }
-    let progress = (step - warmup) as f64 / (total - warmup) as f64;
-    let floor = optimizer.min_learning_rate;
+    cosine(base, optimizer.min_learning_rate, (step - warmup) as f64 / (total - warmup) as f64)
+}
+
+/// Half a cosine from `base` at `progress` 0 to `floor` at 1.
+pub fn cosine(base: f64, floor: f64, progress: f64) -> f64 {
     floor + 0.5 * (base - floor) * (1.0 + (PI * progress).cos())
 }
 

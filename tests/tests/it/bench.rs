@@ -71,22 +71,36 @@ impl Bench {
         self.reproduction().output().unwrap()
     }
 
+    /// The command that computes unit `index` of the plan `plan`, as a task of a cluster does it.
+    pub fn unit_command(&self, plan: &str, index: usize) -> Command {
+        let mut process = Command::new(binary("xtask"));
+        process.current_dir(repository()).args([
+            "run",
+            "--plan",
+            plan,
+            "--unit",
+            &index.to_string(),
+            "--store",
+        ]);
+        process.arg(self.store().root()).arg("--bin-dir").arg(bin_dir()).env("NO_COLOR", "1");
+        process
+    }
+
     /// Digest of every file below `data/` of every artifact, by artifact.
     pub fn contents(&self) -> BTreeMap<ArtifactId, BTreeMap<String, Digest>> {
-        let store = self.store();
-        let mut contents = BTreeMap::new();
-        for planned in self.plan().units {
-            let folder = store.data_dir(&planned.output);
-            let mut files = BTreeMap::new();
-            for entry in std::fs::read_dir(&folder).into_iter().flatten() {
-                let entry = entry.unwrap();
-                let digest = pipeline_spec::file_digests(&entry.path()).unwrap().1;
-                files.insert(entry.file_name().into_string().unwrap(), digest);
-            }
-            contents.insert(planned.output, files);
-        }
-        contents
+        let (store, units) = (self.store(), self.plan().units);
+        units.into_iter().map(|u| (u.output.clone(), files_of(&store, &u.output))).collect()
     }
+}
+
+/// Digest of every file below `data/` of an artifact.
+pub fn files_of(store: &Store, id: &ArtifactId) -> BTreeMap<String, Digest> {
+    let entries = std::fs::read_dir(store.data_dir(id)).into_iter().flatten().map(Result::unwrap);
+    let file = |entry: std::fs::DirEntry| {
+        let digest = pipeline_spec::file_blake3(&entry.path()).unwrap().1;
+        (entry.file_name().into_string().unwrap(), digest)
+    };
+    entries.map(file).collect()
 }
 
 /// Standard output and error of a finished process.

@@ -2,5 +2,6 @@
 
 mod arrow_tools;
 mod bench;
+mod faults;
 mod kill;
 mod smoke;

@@ -3,7 +3,7 @@
 use anyhow::{Context, ensure};
 use clap::Args;
 use pipeline_spec::spec::PromptProvider;
-use pipeline_spec::{ArtifactId, CheckpointRef, StageSpec, Store, checkpoint_digest, file_digests};
+use pipeline_spec::{ArtifactId, CheckpointRef, StageSpec, Store, checkpoint_digest, file_blake3};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::BufWriter;
@@ -135,7 +135,7 @@ impl Export {
             others.insert(Path::new("pipelines").join(name), pipeline.clone());
         }
         for (bundled, here) in others {
-            let blake3 = file_digests(&here)?.1;
+            let blake3 = file_blake3(&here)?.1;
             contents.files.push(BundledFile { path: bundled.to_string_lossy().into_owned(), blake3 });
             files.insert(bundled, here);
         }

@@ -3,7 +3,7 @@
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use pipeline_spec::{
-    ArtifactId, ArtifactRecord, CheckpointRef, Pipeline, Plan, Store, checkpoint_digest, file_digests,
+    ArtifactId, ArtifactRecord, CheckpointRef, Pipeline, Plan, Store, checkpoint_digest, file_blake3,
 };
 use rayon::prelude::*;
 use std::fs::{self, File};
@@ -82,10 +82,10 @@ impl Import {
 
     fn import_file(&self, file: &BundledFile, folder: &Path) -> anyhow::Result<()> {
         let (source, target) = (folder.join(&file.path), self.place(&file.path));
-        let found = file_digests(&source)?.1;
+        let found = file_blake3(&source)?.1;
         ensure!(found == file.blake3, "`{}` has blake3 {found}, expected {}", source.display(), file.blake3);
         if target.exists() {
-            let present = file_digests(&target)?.1;
+            let present = file_blake3(&target)?.1;
             // What a pipeline is called or says beside its units changes no key.
             ensure!(
                 present == file.blake3,

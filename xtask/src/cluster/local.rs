@@ -8,15 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::cluster::script;
+use crate::cluster::script::{self, LOCAL_ID};
 use crate::interrupts::Interrupts;
 use crate::{exit, terminal};
 
 /// How often the processes are looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-
-/// The id that stands in the names of logs in place of Slurm's.
-const LOCAL_ID: &str = "local";
 
 /// A job with its script.
 pub struct LocalJob {

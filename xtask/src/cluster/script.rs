@@ -10,6 +10,9 @@ use crate::stage_command::{StageSettings, quoted};
 /// Starts of a task before it is given up, the first one not counted.
 const MAX_RESTARTS: u32 = 5;
 
+/// The job id of the local engine, which starts no task again.
+pub const LOCAL_ID: &str = "local";
+
 /// What all scripts of a submission share.
 pub struct Scripts<'a> {
     /// The plan.
@@ -162,11 +165,13 @@ while :; do
 done
 echo "$(date '+%F %T') exit code $code"
 # Once more after a passing fault (75) or the notice before the time limit (143). A task that was cancelled, or that the
-# scheduler requeues by itself, is not running any more and is left alone.
-if [ "$code" = 75 ] || [ "$code" = 143 ]; then
-    if [ "$restarts" -lt {MAX_RESTARTS} ] && scontrol show job --oneliner "$id" 2>/dev/null | grep -q 'JobState=RUNNING '; then
-        scontrol requeue "$id" && sleep 60
-    fi
+# scheduler requeues by itself, is not running any more and is left alone. A busy controller may need to be asked again.
+if [ "$SLURM_ARRAY_JOB_ID" != {LOCAL_ID} ] && [ "$restarts" -lt {MAX_RESTARTS} ] && {{ [ "$code" = 75 ] || [ "$code" = 143 ]; }}; then
+    for pause in 0 5 20; do
+        sleep "$pause"
+        state=$(scontrol show job --oneliner "$id") || continue
+        case $state in *JobState=RUNNING\ *) scontrol requeue "$id" && sleep 60 ;; *) break ;; esac
+    done
 fi
 exit "$code"
 "#

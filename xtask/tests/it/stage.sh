@@ -23,18 +23,18 @@ unit=${spec##*/}
 unit=${unit%.json}
 echo "$unit $shard" >>"$here/started"
 trap 'echo "stopped" >&2; exit 143' TERM
-for _ in $(seq 600); do
-    [ -f "$here/hang-$unit" ] || break
+tenths=0
+while [ -f "$here/hang-$unit" ] && [ $tenths -lt 600 ]; do
     sleep 0.1
+    tenths=$((tenths + 1))
 done
 if [ -f "$here/fail-$unit" ]; then
     echo "cannot write, the disk is full" >&2
     exit 74
 fi
 if [ "$shard" = whole ] || [ -f "$here/last-$shard" ]; then
-    from=$here/prepared/$unit
-    # Two copies at once may both find a folder missing; mkdir does not mind.
     mkdir -p "$store"
-    (cd "$from" && find . -type d -print0) | (cd "$store" && xargs -0 mkdir -p)
-    cp -R "$from/." "$store/"
+    # A copy fails where another one makes the same folder in this moment.
+    for _ in 1 2 3 4; do cp -R "$here/prepared/$unit/." "$store/" && exit 0; done
+    exit 1
 fi

@@ -1,8 +1,10 @@
 //! `submit` without a scheduler: the local engine and dry runs. `tests/cluster` has the tests on a real Slurm.
 
 use crate::fixture::{Finished, Fixture};
-use std::fs;
-use std::process::Stdio;
+use std::fs::{self, File, TryLockError};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Runs `xtask submit --engine local`.
@@ -137,4 +139,37 @@ fn a_signal_stops_the_local_engine_and_its_stages() {
     let text: String =
         crate::fixture::files(&logs).into_values().map(|b| String::from_utf8(b).unwrap()).collect();
     assert!(text.contains("stopped") && text.contains("exit code 143"), "{text}");
+}
+
+#[test]
+fn a_submission_waits_for_another_of_its_plan_but_not_for_a_dead_one() {
+    let fixture = fixture();
+    let folder = fixture.store().jobs_dir(&fixture.plan().id());
+    fs::create_dir_all(&folder).unwrap();
+    let lock = folder.join("lock");
+    let mut holder =
+        Command::new("flock").arg(&lock).args(["sleep", "600"]).process_group(0).spawn().unwrap();
+    let start = Instant::now();
+    let is_held = || {
+        let file = File::open(&lock).ok()?;
+        Some(matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    };
+    while is_held() != Some(true) {
+        assert!(start.elapsed() < Duration::from_secs(20), "`flock` does not hold the lock");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mut command = fixture.command(&["submit", "--engine", "local", "--bin-dir", "bin"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert!(line.contains("another submission of this plan is under way"), "{line}");
+    assert_eq!(fixture.started(), Vec::<String>::new());
+    let group = rustix::process::Pid::from_raw(holder.id().cast_signed()).unwrap();
+    rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
+    holder.wait().unwrap();
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    assert!(child.wait().unwrap().success(), "{rest}");
+    assert_eq!(fixture.started().len(), fixture.plan().units.len());
 }

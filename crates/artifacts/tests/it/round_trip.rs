@@ -278,3 +278,37 @@ fn parts_of_other_class_names_do_not_pass_as_one_artifact() {
         Ok(missing) => panic!("{missing:?}"),
     }
 }
+
+#[test]
+fn single_rows_of_many_row_groups_are_those_of_the_whole_part() {
+    let store = TempStore::new();
+    let info = rows::tensor_info(&[16, 64, 64]);
+    let numel: u32 = 16 * 64 * 64;
+    let template = rows::latents().remove(0);
+    let row = |sample: u32| {
+        let class_id = sample / 27;
+        let class_name = rows::CLASSES[class_id as usize].to_owned();
+        let mut row = LatentRow { class_id, class_name, sample_index: sample, ..template.clone() };
+        row.latent = (0..numel).map(|i| ((i * 7 + sample * 13) % 2048) as f32 / 64.0).collect();
+        row
+    };
+    let latents: Vec<_> = (0..80).map(row).collect();
+    let record = store.write(&rows::unit(ArtifactKind::Latents), &latents, &info);
+    let reader = store.reader(&record.id);
+    assert_eq!(reader.rows::<LatentRow>().unwrap(), latents);
+    let part = reader.open_part::<LatentRow>(0).unwrap().unwrap();
+    assert_eq!(part.num_rows(), 80);
+    for index in [79, 0, 31, 32, 40] {
+        assert_eq!(part.row(index).unwrap().as_ref(), Some(&latents[index as usize]), "row {index}");
+    }
+    assert_eq!(part.row(80).unwrap(), None);
+    assert!(reader.open_part::<LatentRow>(1).unwrap().is_none());
+    let error = reader.open_part::<PromptRow>(0).unwrap_err().to_string();
+    assert!(error.contains("flier.kind"), "{error}");
+    // A damaged part is refused when it is opened.
+    let path = store.part(&record);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[1000] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert!(reader.open_part::<LatentRow>(0).unwrap_err().to_string().contains("blake3"));
+}

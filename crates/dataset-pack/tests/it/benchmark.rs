@@ -218,6 +218,7 @@ fn the_stage_draws_shots_in_the_order_of_the_split_file() {
         splits: ["train", "val", "test"].map(str::to_owned).to_vec(),
         image_size: 64,
         stored: None,
+        classes: None,
         num_parts: 2,
     };
     let images = packed(&Unit { spec: StageSpec::Images(spec), inputs: [].into() });

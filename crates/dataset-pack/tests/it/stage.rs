@@ -1,6 +1,6 @@
 //! The stage over a store: parts, shards, resume, shot lists, and units that must be refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use artifacts::{ArtifactReader, FewshotRow, ImageRow, Outcome, Shard};
 use dataset_pack::{Error, Job, run};
 use pipeline_spec::data_manifest::DataManifest;
-use pipeline_spec::spec::{FewshotSplitsSpec, ImagesSpec, ShortClass, ValShots};
+use pipeline_spec::spec::{ClassHalf, FewshotSplitsSpec, ImagesSpec, ShortClass, ValShots};
 use pipeline_spec::{ArtifactId, Digest, StageSpec, Store, Unit};
 
 use crate::emoji_small::{accept_counts, small};
@@ -39,6 +39,7 @@ impl Fixture {
             splits: ["train", "val", "test", "shift"].map(str::to_owned).to_vec(),
             image_size: 24,
             stored: None,
+            classes: None,
             num_parts,
         };
         Unit { spec: StageSpec::Images(spec), inputs: BTreeMap::new() }
@@ -119,6 +120,30 @@ fn shards_and_repeated_runs_give_equal_parts() {
     };
     run(&one.job(&unit, Shard::default()), count).unwrap();
     assert_eq!(done.load(Ordering::Relaxed), 0, "a finished unit was computed again");
+}
+
+#[test]
+fn halves_of_the_classes_share_no_image_and_count_labels_from_zero() {
+    let fixture = Fixture::new();
+    let pack = |classes: Option<ClassHalf>| {
+        let mut unit = fixture.images(1);
+        let StageSpec::Images(spec) = &mut unit.spec else { unreachable!() };
+        spec.classes = classes;
+        let Outcome::Finished(record) = fixture.run(&unit, Shard::default()).unwrap() else {
+            panic!("not finished")
+        };
+        let reader = ArtifactReader::open(&fixture.store, &record.id).unwrap();
+        (reader.class_names().unwrap().to_vec(), reader.rows::<ImageRow>().unwrap())
+    };
+    let (_, all) = pack(None);
+    let (base_names, base) = pack(Some(ClassHalf::Base));
+    let (new_names, new) = pack(Some(ClassHalf::New));
+    assert_eq!((base_names, new_names), (vec!["animal".to_owned()], vec!["food".to_owned()]));
+    assert!(base.iter().chain(&new).all(|row| row.label == Some(0)));
+    let ids = |rows: &[ImageRow]| rows.iter().map(|r| r.sample_id.clone()).collect::<BTreeSet<_>>();
+    let labelled: Vec<ImageRow> = all.into_iter().filter(|row| row.label.is_some()).collect();
+    assert!(ids(&base).is_disjoint(&ids(&new)));
+    assert_eq!(&ids(&base) | &ids(&new), ids(&labelled));
 }
 
 #[test]

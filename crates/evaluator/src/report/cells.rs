@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 
 use artifacts::{ArtifactReader, MetricRow};
-use pipeline_spec::spec::{CheckpointsSpec, Method, PredictionsSpec, WeightsUsed};
+use pipeline_spec::plan::place;
+use pipeline_spec::spec::{CheckpointsSpec, ImagesSpec, Method, PredictionsSpec, WeightsUsed};
 use pipeline_spec::{ArtifactId, Plan, StageSpec, Store};
 
 use super::summary::Group;
 use crate::Error;
+
+/// Selection rule of weights that were chosen on the test images: their figures are shown with a flag, never marked as the
+/// best and never compared.
+pub const TEST_BEST: &str = "test-best";
 
 /// A method with the choice of its weights; one line of a table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,11 +41,11 @@ pub struct Cell {
     pub shots: Option<u32>,
     /// Seed of shot list and run.
     pub seed: u64,
-    /// Evaluated split.
+    /// Evaluated split, with the name of the classes or of the data set before it where they are not the run's own.
     pub split: String,
     /// Name of the figure.
     pub metric: String,
-    /// Its value, a fraction from 0 to 1.
+    /// Its value; a fraction from 0 to 1 for all but the log-likelihood.
     pub value: f64,
     /// Images behind it.
     pub n: u64,
@@ -76,6 +81,8 @@ pub struct PlannedRun<'a> {
     pub training: &'a CheckpointsSpec,
     /// What was evaluated.
     pub evaluation: &'a PredictionsSpec,
+    /// The evaluated images.
+    images: &'a ImagesSpec,
 }
 
 impl PlannedRun<'_> {
@@ -87,13 +94,27 @@ impl PlannedRun<'_> {
         }
     }
 
+    /// Where it is evaluated on `split`, by its name in tables.
+    pub fn place(&self, split: &str) -> String {
+        place(&self.training.dataset, &self.images.dataset, self.images.classes, split)
+    }
+
+    /// Where it is evaluated.
+    pub fn places(&self) -> Vec<String> {
+        self.evaluation.splits.iter().map(|split| self.place(split)).collect()
+    }
+
     /// Name for people.
     pub fn label(&self) -> String {
         let method = self.method().label();
         let backbone = &self.training.backbone.id;
+        let on = match self.evaluation.classes {
+            Some(_) => format!(", on `{}`", self.places().join("`, `")),
+            None => String::new(),
+        };
         match self.training.shots {
-            Some(shots) => format!("{method}, {backbone}, {shots} shots, seed {}", self.training.seed),
-            None => format!("{method}, {backbone}"),
+            Some(shots) => format!("{method}, {backbone}, {shots} shots, seed {}{on}", self.training.seed),
+            None => format!("{method}, {backbone}{on}"),
         }
     }
 }
@@ -106,12 +127,17 @@ pub fn runs_of(plan: &Plan) -> Vec<PlannedRun<'_>> {
         let (predictions, unit) = by_output.get_key_value(metrics_unit.inputs.get("predictions")?)?;
         let (checkpoints, training) = by_output.get_key_value(metrics_unit.inputs.get("checkpoints")?)?;
         let (metrics, _) = by_output.get_key_value(&planned.output)?;
+        let images = match unit.inputs.get("features") {
+            Some(features) => by_output.get(features)?.inputs.get("images")?,
+            None => unit.inputs.get("images")?,
+        };
+        let StageSpec::Images(images) = &by_output.get(images)?.spec else { return None };
         let (StageSpec::Predictions(evaluation), StageSpec::Checkpoints(training)) =
             (&unit.spec, &training.spec)
         else {
             return None;
         };
-        Some(PlannedRun { metrics, predictions, checkpoints, training, evaluation })
+        Some(PlannedRun { metrics, predictions, checkpoints, training, evaluation, images })
     };
     plan.units.iter().filter(|p| matches!(p.unit.spec, StageSpec::Metrics(_))).filter_map(run).collect()
 }

@@ -3,8 +3,11 @@
 //! ```text
 //! report.html              everything on one page, pictures inside
 //! report.md                the same text and tables
+//! tables/*.{csv,tex}       each table by itself
 //! results.csv              every figure of every run
 //! summary.csv              mean and 95% interval over seeds
+//! comparisons.csv          every paired test
+//! run-cards.json           what each run depends on and the command that repeats it
 //! accuracy-over-shots.{svg,png}   domain-shift.{svg,png}
 //! contact-sheet.png        real few-shot images beside generated ones
 //! latents.png              latents beside their decoded images
@@ -12,16 +15,22 @@
 //!
 //! Figures come from metrics artifacts alone. A run without one is named as not run; nothing is guessed.
 
+pub mod benchmark;
 pub mod cells;
 pub mod chart;
-mod csv;
+pub mod comparisons;
+mod long;
+mod new_classes;
+mod over_shots;
 mod page;
 mod picture;
+pub mod published;
 pub mod results;
+pub mod run_cards;
 mod steps;
-pub mod student_t;
 pub mod summary;
 pub mod table;
+mod template;
 
 use std::path::{Path, PathBuf};
 
@@ -55,21 +64,16 @@ pub fn write(plan: &Plan, store: &Store, out: &Path) -> Result<Written, Error> {
     let results = Results::new(plan, &measured);
     let pictures = picture::draw(plan, store)?;
     let steps = steps::collect(plan, store)?;
-    std::fs::create_dir_all(out).map_err(|source| Error::Write { path: out.to_owned(), source })?;
-    let mut files = Files { folder: out, written: vec![] };
+    let mut files = Files::create(out)?;
 
-    let test = results.splits().get(..1).unwrap_or_default();
-    let shifts = results.splits().get(1..).unwrap_or_default();
+    let test = results.places().get(..1).unwrap_or_default();
+    let shifts = results.places().get(1..).unwrap_or_default();
     let mut charts = Vec::new();
-    for (name, splits) in [("accuracy-over-shots", test), ("domain-shift", shifts)] {
-        if splits.is_empty() {
+    for (name, places) in [("accuracy-over-shots", test), ("domain-shift", shifts)] {
+        if places.is_empty() {
             continue;
         }
-        let figure = results.figure(splits);
-        let svg = chart::svg(&figure)?;
-        files.write(&format!("{name}.svg"), svg.as_bytes())?;
-        files.write(&format!("{name}.png"), &chart::png(&figure)?)?;
-        charts.push((name, svg));
+        charts.push((name, files.write_chart(name, &results.figure(places))?));
     }
     let mut images = Vec::new();
     for (name, image) in [("contact-sheet", &pictures.contact_sheet), ("latents", &pictures.latents)] {
@@ -79,10 +83,23 @@ pub fn write(plan: &Plan, store: &Store, out: &Path) -> Result<Written, Error> {
             images.push((name, png));
         }
     }
-    files.write("results.csv", csv::results(&results, plan.pipeline.dataset.as_str()).as_bytes())?;
-    files.write("summary.csv", csv::summary(&results, plan.pipeline.dataset.as_str()).as_bytes())?;
+    let dataset = plan.pipeline.dataset.as_str();
+    let comparisons = comparisons::collect(plan, store)?;
+    let cards = run_cards::collect(plan, store, &measured.cells)?;
+    let long = [
+        ("results.csv", long::results(&results, dataset)),
+        ("summary.csv", long::summary(&results, dataset)),
+        ("comparisons.csv", comparisons::long(&comparisons, dataset)),
+    ];
+    for (name, table) in long {
+        files.write(name, table::csv(&table).as_bytes())?;
+    }
+    let cards_json = serde_json::to_vec_pretty(&cards)
+        .map_err(|e| Error::Write { path: out.join("run-cards.json"), source: e.into() })?;
+    files.write("run-cards.json", &cards_json)?;
 
     let (accuracy_tables, shift_tables) = tables(&results, test, shifts);
+    let published = plan.pipeline.backbones.iter().filter_map(|b| published::table(dataset, b)).collect();
     let page = Page {
         plan,
         store,
@@ -91,10 +108,14 @@ pub fn write(plan: &Plan, store: &Store, out: &Path) -> Result<Written, Error> {
         pictures: &pictures,
         steps: &steps,
         accuracy_tables,
+        comparison_tables: comparisons.iter().flat_map(comparisons::Family::tables).collect(),
         shift_tables,
+        published_tables: published,
         class_table: class_table(plan, store, &results)?,
+        cards,
         steps_table: steps::table(&steps),
     };
+    page.tables().try_for_each(|table| files.write_table(table))?;
     files.write("report.md", page.markdown().as_bytes())?;
     files.write("report.html", page.html(&charts, &images)?.as_bytes())?;
     let num_missing = measured.missing.len();
@@ -105,8 +126,13 @@ pub fn write(plan: &Plan, store: &Store, out: &Path) -> Result<Written, Error> {
 
 /// The tables of the test split, and those of the shifted splits.
 fn tables(results: &Results<'_>, test: &[String], shifts: &[String]) -> (Vec<Table>, Vec<Table>) {
-    let accuracy = test.iter().flat_map(|split| results.accuracy_tables(split)).collect();
-    let mut shift = results.shift_tables();
+    let accuracy = test.iter().flat_map(|split| {
+        let figures = results.figure_tables(split);
+        results.accuracy_tables(split).into_iter().chain(figures)
+    });
+    let accuracy = accuracy.collect();
+    let mut shift = new_classes::tables(results);
+    shift.extend(results.shift_tables());
     shift.extend(shifts.iter().flat_map(|split| results.accuracy_tables(split)));
     (accuracy, shift)
 }
@@ -118,6 +144,7 @@ fn class_table(plan: &Plan, store: &Store, results: &Results<'_>) -> Result<Opti
         run.method() == group.method
             && run.training.shots == group.shots
             && run.training.backbone.id == group.backbone
+            && run.places().contains(&group.split)
             && store.contains(run.metrics)
             && store.contains(run.predictions)
     });
@@ -125,7 +152,8 @@ fn class_table(plan: &Plan, store: &Store, results: &Results<'_>) -> Result<Opti
     let reader = ArtifactReader::open(store, run.predictions)?;
     let class_names = reader.class_names()?.to_vec();
     let rows = reader.rows::<PredictionRow>()?;
-    let of_split = rows.iter().filter(|r| r.split == group.split).map(|r| (r.label, r.logits.as_slice()));
+    let of_split =
+        rows.iter().filter(|r| run.place(&r.split) == group.split).map(|r| (r.label, r.logits.as_slice()));
     let Some(found) = accuracy(of_split, class_names.len()) else { return Ok(None) };
     let line = |(name, (share, n)): (&String, &(Option<f64>, u64))| {
         let share = share.map_or("–".to_owned(), |s| format!("{:.1}", 100.0 * s));
@@ -147,7 +175,30 @@ struct Files<'a> {
     written: Vec<PathBuf>,
 }
 
-impl Files<'_> {
+impl<'a> Files<'a> {
+    fn create(folder: &'a Path) -> Result<Self, Error> {
+        let tables = folder.join("tables");
+        std::fs::create_dir_all(&tables).map_err(|source| Error::Write { path: tables, source })?;
+        Ok(Self { folder, written: vec![] })
+    }
+
+    /// Writes a chart as SVG and PNG; gives the SVG.
+    fn write_chart(&mut self, name: &str, figure: &chart::Figure) -> Result<String, Error> {
+        let svg = chart::svg(figure)?;
+        self.write(&format!("{name}.svg"), svg.as_bytes())?;
+        self.write(&format!("{name}.png"), &chart::png(figure)?)?;
+        Ok(svg)
+    }
+
+    fn write_table(&mut self, table: &Table) -> Result<(), Error> {
+        let slug = table.slug();
+        let is_taken = |name: &String| self.written.contains(&self.folder.join(format!("tables/{name}.csv")));
+        let names = std::iter::once(slug.clone()).chain((2..).map(|number| format!("{slug}-{number}")));
+        let name = names.into_iter().find(|name| !is_taken(name)).unwrap_or(slug);
+        self.write(&format!("tables/{name}.csv"), table::csv(table).as_bytes())?;
+        self.write(&format!("tables/{name}.tex"), table::latex(table).as_bytes())
+    }
+
     fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         let path = self.folder.join(name);
         std::fs::write(&path, bytes).map_err(|source| Error::Write { path: path.clone(), source })?;

@@ -4,20 +4,17 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use minijinja::value::{Serde, Value};
-use minijinja::{AutoEscape, Environment, HtmlEscape};
 use pipeline_spec::{Plan, Store};
 use serde::Serialize;
 
 use super::cells::{Measured, runs_of};
 use super::picture::Pictures;
 use super::results::Results;
+use super::run_cards::RunCard;
 use super::steps::{KindSteps, bytes_text, time_text};
 use super::table::{Table, markdown};
+use super::template::{self, Picture};
 use crate::Error;
-
-/// The page's form.
-const TEMPLATE: &str = include_str!("report.html.j2");
 
 /// What stands on the page.
 pub(crate) struct Page<'a> {
@@ -28,21 +25,19 @@ pub(crate) struct Page<'a> {
     pub pictures: &'a Pictures,
     pub steps: &'a [KindSteps],
     pub accuracy_tables: Vec<Table>,
+    pub comparison_tables: Vec<Table>,
     pub shift_tables: Vec<Table>,
+    pub published_tables: Vec<Table>,
     pub class_table: Option<Table>,
+    pub cards: Vec<RunCard>,
     pub steps_table: Table,
 }
 
-/// A picture on the page.
+/// The cards of runs that differ by seed only.
 #[derive(Serialize)]
-struct Picture {
-    title: &'static str,
-    /// What is seen on it, for those who cannot see it.
-    caption: String,
-    /// SVG markup, or nothing.
-    svg: String,
-    /// A data URI, or nothing.
-    uri: String,
+struct CardGroup<'a> {
+    anchor: &'a str,
+    cards: Vec<&'a RunCard>,
 }
 
 /// What the template is given.
@@ -55,8 +50,11 @@ struct View<'a> {
     accuracy_chart: Option<Picture>,
     shift_chart: Option<Picture>,
     accuracy_tables: &'a [Table],
+    comparison_tables: &'a [Table],
     shift_tables: &'a [Table],
+    published_tables: &'a [Table],
     class_table: Option<&'a Table>,
+    card_groups: Vec<CardGroup<'a>>,
     contact_sheet: Option<Picture>,
     latents: Option<Picture>,
     not_drawn: Vec<String>,
@@ -73,22 +71,16 @@ impl Page<'_> {
         charts: &[(&str, String)],
         images: &[(&str, Vec<u8>)],
     ) -> Result<String, Error> {
-        let mut environment = Environment::new();
-        environment.set_auto_escape_callback(|_| AutoEscape::Html);
-        environment.add_filter("bytes", bytes_text);
-        environment.add_filter("code", code_html);
-        environment.add_filter("time", time_text);
-        environment.add_template("report", TEMPLATE)?;
         let svg = |name: &str| {
             let chart = charts.iter().find(|(n, _)| *n == name)?;
             let (title, caption) = self.caption(name);
-            Some(Picture { title, caption, svg: chart.1.clone(), uri: String::new() })
+            Some(Picture { title: title.to_owned(), caption, svg: chart.1.clone(), uri: String::new() })
         };
         let png = |name: &str| {
             let image = images.iter().find(|(n, _)| *n == name)?;
             let (title, caption) = self.caption(name);
             let uri = format!("data:image/png;base64,{}", STANDARD.encode(&image.1));
-            Some(Picture { title, caption, svg: String::new(), uri })
+            Some(Picture { title: title.to_owned(), caption, svg: String::new(), uri })
         };
         let pipeline = &self.plan.pipeline;
         let view = View {
@@ -99,8 +91,11 @@ impl Page<'_> {
             accuracy_chart: svg("accuracy-over-shots"),
             shift_chart: svg("domain-shift"),
             accuracy_tables: &self.accuracy_tables,
+            comparison_tables: &self.comparison_tables,
             shift_tables: &self.shift_tables,
+            published_tables: &self.published_tables,
             class_table: self.class_table.as_ref(),
+            card_groups: self.card_groups(),
             contact_sheet: png("contact-sheet"),
             latents: png("latents"),
             not_drawn: self.not_drawn(),
@@ -109,7 +104,25 @@ impl Page<'_> {
             plan_id: self.plan.id(),
             store: self.store.root().display().to_string(),
         };
-        Ok(environment.get_template("report")?.render(Serde(&view))?)
+        template::page("report", &view)
+    }
+
+    /// Every table of the page that shows results.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &Table> {
+        let all =
+            [&self.accuracy_tables, &self.comparison_tables, &self.shift_tables, &self.published_tables];
+        all.into_iter().flatten().chain(&self.class_table)
+    }
+
+    fn card_groups(&self) -> Vec<CardGroup<'_>> {
+        let mut groups: Vec<CardGroup<'_>> = Vec::new();
+        for card in &self.cards {
+            match groups.iter_mut().find(|group| group.anchor == card.anchor) {
+                Some(group) => group.cards.push(card),
+                None => groups.push(CardGroup { anchor: &card.anchor, cards: vec![card] }),
+            }
+        }
+        groups
     }
 
     /// The same text and tables as Markdown; pictures are named by their files.
@@ -129,10 +142,18 @@ impl Page<'_> {
         out.push_str("## Accuracy over shots\n\n");
         picture(&mut out, "accuracy-over-shots", "png");
         self.accuracy_tables.iter().for_each(|t| out.push_str(&markdown(t)));
+        if !self.comparison_tables.is_empty() {
+            out.push_str("## Paired tests\n\n");
+            self.comparison_tables.iter().for_each(|t| out.push_str(&markdown(t)));
+        }
         if !self.shift_tables.is_empty() {
-            out.push_str("## Domain shift\n\n");
+            out.push_str("## Domain shift and other classes\n\n");
             picture(&mut out, "domain-shift", "png");
             self.shift_tables.iter().for_each(|t| out.push_str(&markdown(t)));
+        }
+        if !self.published_tables.is_empty() {
+            out.push_str("## Published figures\n\n");
+            self.published_tables.iter().for_each(|t| out.push_str(&markdown(t)));
         }
         if let Some(table) = &self.class_table {
             out.push_str("## One run by class\n\n");
@@ -148,6 +169,12 @@ impl Page<'_> {
         for note in self.not_drawn() {
             let _ = writeln!(out, "{note}\n");
         }
+        let _ = writeln!(
+            out,
+            "## Run cards\n\n`run-cards.json` has for each of the {} runs with figures: digest of the shot list, selection \
+             rule, checkpoint, artifacts and the command that repeats it; `report.html` shows them.\n",
+            self.cards.len()
+        );
         out.push_str(&self.steps_markdown());
         out
     }
@@ -197,7 +224,7 @@ impl Page<'_> {
             Some(n) => format!("{n} images of `{split}`"),
             None => format!("`{split}` (nothing measured)"),
         };
-        let splits: Vec<String> = self.results.splits().iter().map(images).collect();
+        let splits: Vec<String> = self.results.places().iter().map(images).collect();
         let seeds: Vec<String> = pipeline.fewshot.seeds.iter().map(ToString::to_string).collect();
         vec![
             format!("data set: `{}`", pipeline.dataset),
@@ -246,33 +273,5 @@ impl Page<'_> {
                     .to_owned(),
             ),
         }
-    }
-}
-
-/// Text with Markdown's code spans as HTML; everything else is escaped.
-fn code_html(text: &str) -> Value {
-    let escaped = HtmlEscape(text).to_string();
-    let mut out = String::with_capacity(escaped.len());
-    for (index, part) in escaped.split('`').enumerate() {
-        if index > 0 {
-            out.push_str(if index % 2 == 1 { "<code>" } else { "</code>" });
-        }
-        out.push_str(part);
-    }
-    if escaped.matches('`').count() % 2 == 1 {
-        out.push_str("</code>");
-    }
-    Value::from_safe_string(out)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn code_spans_become_elements_and_the_rest_is_escaped() {
-        let html = |text| code_html(text).to_string();
-        assert_eq!(html("`a<b>` & c"), "<code>a&lt;b&gt;</code> &amp; c");
-        assert_eq!(html("an open ` tick"), "an open <code> tick</code>");
     }
 }

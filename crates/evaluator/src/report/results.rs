@@ -1,16 +1,18 @@
 //! Tables and figures of accuracy, from the cells of a sweep.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pipeline_spec::Plan;
 
-use super::cells::{Cell, Measured, MethodId, runs_of, select_name};
-use super::chart::{Figure, LegendEntry, Panel, Point, Series};
+use super::cells::{Cell, Measured, MethodId, TEST_BEST, runs_of, select_name};
+use super::chart::Figure;
+use super::over_shots::{self, Line, shots_text};
 use super::summary::{Group, Summary, over_seeds};
 use super::table::{Table, TableCell};
+use crate::metrics::{ECE, NLL, PER_CLASS_MEAN, TOP1, TOP5};
 
 /// The figure that tables and charts show.
-pub const MAIN_METRIC: &str = crate::metrics::TOP1;
+pub const MAIN_METRIC: &str = TOP1;
 
 /// What the plan would measure and what has been.
 pub struct Results<'a> {
@@ -21,17 +23,12 @@ pub struct Results<'a> {
     pub summaries: BTreeMap<Group, Summary>,
     /// Methods in the order of the pipeline; each with the moving average after the raw weights.
     methods: Vec<Line>,
-    /// Seeds that are planned for each (backbone, method, shots).
-    planned: BTreeMap<(String, MethodId, Option<u32>), u32>,
-}
-
-/// A line of a table.
-struct Line {
-    method: MethodId,
-    select: &'static str,
-    sees_shots: bool,
-    /// Position of the method among those of the pipeline.
-    index: usize,
+    /// Every place of evaluation.
+    places: Vec<String>,
+    /// Seeds that are planned for each group.
+    planned: BTreeMap<Group, u32>,
+    /// Groups with a figure that was chosen on the test images.
+    flagged: BTreeSet<Group>,
 }
 
 impl<'a> Results<'a> {
@@ -41,8 +38,16 @@ impl<'a> Results<'a> {
         let mut planned = BTreeMap::new();
         for run in runs_of(plan) {
             let method = run.method();
-            let key = (run.training.backbone.id.clone(), method.clone(), run.training.shots);
-            *planned.entry(key).or_insert(0) += 1;
+            for place in run.places() {
+                let group = Group {
+                    backbone: run.training.backbone.id.clone(),
+                    method: method.clone(),
+                    split: place,
+                    metric: String::new(),
+                    shots: run.training.shots,
+                };
+                *planned.entry(group).or_insert(0) += 1;
+            }
             if methods.iter().all(|line| line.method != method) {
                 let index = plan.pipeline.methods.iter().position(|m| m.name == method.name);
                 let index = index.unwrap_or(plan.pipeline.methods.len());
@@ -53,18 +58,45 @@ impl<'a> Results<'a> {
         // Raw sorts before ema here.
         methods.sort_by_key(|line| (line.index, line.method.weights == "ema"));
         let summaries = over_seeds(&measured.cells);
-        Self { plan, cells: &measured.cells, summaries, methods, planned }
+        let flagged = measured.cells.iter().filter(|c| c.select == TEST_BEST).map(Cell::group).collect();
+        let places = plan.pipeline.places();
+        Self { plan, cells: &measured.cells, summaries, methods, places, planned, flagged }
     }
 
     /// Seeds that are planned for the runs of a group.
     pub fn num_planned(&self, group: &Group) -> u32 {
-        let key = (group.backbone.clone(), group.method.clone(), group.shots);
-        self.planned.get(&key).copied().unwrap_or(0)
+        self.planned.get(&Group { metric: String::new(), ..group.clone() }).copied().unwrap_or(0)
     }
 
-    /// Splits of the pipeline: the first is the test split, the others are domain shifts.
-    pub fn splits(&self) -> &'a [String] {
-        &self.plan.pipeline.evaluation_splits
+    /// Every place of evaluation: the first is the test split.
+    pub fn places(&self) -> &[String] {
+        &self.places
+    }
+
+    pub(super) fn backbones(&self) -> &'a [String] {
+        &self.plan.pipeline.backbones
+    }
+
+    pub(super) fn lines(&self) -> &[Line] {
+        &self.methods
+    }
+
+    /// Accuracy of each seed.
+    pub(super) fn by_seed(
+        &self,
+        backbone: &str,
+        line: &Line,
+        place: &str,
+        shots: Option<u32>,
+    ) -> BTreeMap<u64, f64> {
+        let fits = |cell: &&Cell| {
+            cell.metric == MAIN_METRIC
+                && cell.backbone == backbone
+                && cell.method == line.method
+                && cell.split == place
+                && cell.shots == shots
+        };
+        self.cells.iter().filter(fits).map(|cell| (cell.seed, cell.value)).collect()
     }
 
     /// Images of `split`, if anything was measured on it. All runs see the same images.
@@ -72,22 +104,52 @@ impl<'a> Results<'a> {
         self.cells.iter().find(|c| c.split == split).map(|c| c.n)
     }
 
-    fn summary(
+    pub(super) fn summary(
         &self,
         backbone: &str,
         line: &Line,
         split: &str,
         shots: Option<u32>,
     ) -> Option<(Group, Summary)> {
-        let group = Group {
-            backbone: backbone.to_owned(),
-            method: line.method.clone(),
-            split: split.to_owned(),
-            metric: MAIN_METRIC.to_owned(),
-            shots,
-        };
+        self.figure_of(MAIN_METRIC, backbone, line, split, shots)
+    }
+
+    fn figure_of(
+        &self,
+        metric: &str,
+        backbone: &str,
+        line: &Line,
+        split: &str,
+        shots: Option<u32>,
+    ) -> Option<(Group, Summary)> {
+        let group = group_of(metric, backbone, line, split, shots);
         let summary = *self.summaries.get(&group)?;
         Some((group, summary))
+    }
+
+    /// The field of a summary, with a link to the cards of its runs.
+    pub(super) fn field(&self, group: &Group, summary: Summary, scale: f64) -> TableCell {
+        let mut text = mean_text(summary, self.num_planned(group), scale);
+        if self.flagged.contains(group) {
+            text.push_str(" †");
+        }
+        let anchor = Some(card_anchor(&group.backbone, &group.method, group.shots));
+        TableCell { anchor, ..TableCell::number(text) }
+    }
+
+    /// The mean, unless it was chosen on the test images.
+    fn comparable(&self, found: Option<&(Group, Summary)>) -> Option<f64> {
+        found.filter(|(group, _)| !self.flagged.contains(group)).map(|(_, summary)| summary.mean)
+    }
+
+    /// What a flag in one of `rows` means; nothing without flags.
+    fn flag_note(rows: &[Vec<TableCell>]) -> &'static str {
+        let is_flagged = rows.iter().flatten().any(|cell| cell.text.ends_with('†'));
+        if is_flagged {
+            " † Chosen on the test images: for the report only, never bold and in no test."
+        } else {
+            ""
+        }
     }
 
     /// Values of the x axis and columns of the tables.
@@ -118,11 +180,10 @@ impl<'a> Results<'a> {
             let mut row_means = Vec::new();
             for &shots in &columns {
                 let found = self.summary(backbone, line, split, shots);
-                row_means.push(found.as_ref().map(|(_, summary)| summary.mean));
-                let is_planned =
-                    self.planned.contains_key(&(backbone.to_owned(), line.method.clone(), shots));
+                row_means.push(self.comparable(found.as_ref()));
+                let is_planned = self.num_planned(&group_of(MAIN_METRIC, backbone, line, split, shots)) > 0;
                 row.push(match found {
-                    Some((group, summary)) => TableCell::number(mean_text(summary, self.num_planned(&group))),
+                    Some((group, summary)) => self.field(&group, summary, 100.0),
                     None => TableCell::number(if is_planned { "not run" } else { "–" }),
                 });
             }
@@ -131,16 +192,14 @@ impl<'a> Results<'a> {
         }
         mark_best(&mut rows, &means, 3);
         let mut head = vec!["method".to_owned(), "weights".to_owned(), "selection".to_owned()];
-        head.extend(columns.iter().map(|shots| match shots {
-            None => "no shots".to_owned(),
-            Some(1) => "1 shot".to_owned(),
-            Some(shots) => format!("{shots} shots"),
-        }));
+        head.extend(columns.iter().map(|&shots| shots_text(shots)));
         Table {
             title: format!("Accuracy on `{split}`, {backbone}"),
-            note: "Top-1 accuracy in percent: mean ± half of the 95% interval over seeds (Student's t), in brackets the \
-                   number of seeds. One seed has no interval. Bold: the best mean of a column."
-                .to_owned(),
+            note: format!(
+                "Top-1 accuracy in percent: mean ± half of the 95% interval over seeds (Student's t), in brackets the \
+                 number of seeds. One seed has no interval. Bold: the best mean of a column.{}",
+                Self::flag_note(&rows)
+            ),
             head,
             rows,
         }
@@ -149,7 +208,7 @@ impl<'a> Results<'a> {
     /// Test split against shifted splits at the largest number of shots, one table for each backbone; empty without
     /// shifted splits.
     pub fn shift_tables(&self) -> Vec<Table> {
-        let [test, shifts @ ..] = self.splits() else { return vec![] };
+        let [test, shifts @ ..] = self.places() else { return vec![] };
         let Some(shots) = self.shots().last().copied().filter(|_| !shifts.is_empty()) else { return vec![] };
         self.plan.pipeline.backbones.iter().map(|b| self.shift_table(b, test, shifts, shots)).collect()
     }
@@ -164,16 +223,16 @@ impl<'a> Results<'a> {
             let at = line.sees_shots.then_some(shots);
             let on = |split: &str| self.summary(backbone, line, split, at);
             let field = |found: &Option<(Group, Summary)>| match found {
-                Some((group, summary)) => TableCell::number(mean_text(*summary, self.num_planned(group))),
+                Some((group, summary)) => self.field(group, *summary, 100.0),
                 None => TableCell::number("not run"),
             };
             let on_test = on(test);
             let mut row = vec![TableCell::text(line.method.label()), field(&on_test)];
-            let mut row_means = vec![on_test.as_ref().map(|found| found.1.mean)];
+            let mut row_means = vec![self.comparable(on_test.as_ref())];
             for shift in shifts {
                 let on_shift = on(shift);
                 row.push(field(&on_shift));
-                row_means.extend([on_shift.as_ref().map(|found| found.1.mean), None]);
+                row_means.extend([self.comparable(on_shift.as_ref()), None]);
                 let difference = on_shift.zip(on_test.clone()).map(|(s, t)| 100.0 * (s.1.mean - t.1.mean));
                 row.push(TableCell::number(difference.map_or("–".to_owned(), |d| format!("{d:+.1}"))));
             }
@@ -185,63 +244,87 @@ impl<'a> Results<'a> {
             title: format!("Domain shift at {shots} shots, {backbone}"),
             note: format!(
                 "Trained on the same images, evaluated on `{test}` and on the shifted splits; methods that see no shots \
-                 stand beside them. Percent and percentage points."
+                 stand beside them. Percent and percentage points.{}",
+                Self::flag_note(&rows)
             ),
             head,
             rows,
         }
     }
 
-    /// Accuracy over shots: a panel for each of `splits` and each backbone.
-    pub fn figure(&self, splits: &[String]) -> Figure {
-        let mut over_shots: Vec<usize> =
-            self.methods.iter().filter(|l| l.sees_shots).map(|l| l.index).collect();
-        over_shots.dedup();
-        let legend: Vec<LegendEntry> = self
-            .methods
+    /// Every figure on `split` at the largest number of shots, one table for each backbone.
+    pub fn figure_tables(&self, split: &str) -> Vec<Table> {
+        self.plan
+            .pipeline
+            .backbones
             .iter()
-            .map(|line| LegendEntry {
-                name: line.method.label(),
-                color_index: over_shots.iter().position(|&index| index == line.index).unwrap_or(0),
-                dashed: line.method.weights == "ema",
-                reference: !line.sees_shots,
-            })
-            .collect();
-        let mut panels = Vec::new();
-        for split in splits {
-            for backbone in &self.plan.pipeline.backbones {
-                panels.push(self.panel(backbone, split));
-            }
-        }
-        Figure { panels, legend, shots: self.shots() }
+            .filter_map(|backbone| self.figure_table(backbone, split))
+            .collect()
     }
 
-    fn panel(&self, backbone: &str, split: &str) -> Panel {
-        let (mut series, mut references) = (Vec::new(), Vec::new());
-        for (entry, line) in self.methods.iter().enumerate() {
-            let at = |shots| self.summary(backbone, line, split, shots).map(|(_, summary)| summary);
-            if line.sees_shots {
-                let point = |shots| {
-                    let summary = at(Some(shots))?;
-                    let half_width = summary.half_width.map(|half| 100.0 * half);
-                    Some(Point { shots, mean: 100.0 * summary.mean, half_width })
-                };
-                let points: Vec<Point> = self.shots().into_iter().filter_map(point).collect();
-                if !points.is_empty() {
-                    series.push(Series { entry, points });
-                }
-            } else if let Some(summary) = at(None) {
-                references.push((entry, 100.0 * summary.mean));
+    fn figure_table(&self, backbone: &str, split: &str) -> Option<Table> {
+        let shots = self.shots().last().copied()?;
+        // Name, heading, factor, and whether more is better.
+        let columns = [
+            (TOP1, "top-1 (%)", 100.0, true),
+            (PER_CLASS_MEAN, "class mean (%)", 100.0, true),
+            (TOP5, "top-5 (%)", 100.0, true),
+            (ECE, "ECE (%)", 100.0, false),
+            (NLL, "NLL", 1.0, false),
+        ];
+        let is_measured =
+            |metric: &str| self.summaries.keys().any(|g| g.metric == metric && g.split == split);
+        let columns: Vec<_> = columns.into_iter().filter(|(metric, ..)| is_measured(metric)).collect();
+        let (mut rows, mut means) = (Vec::new(), Vec::new());
+        for line in &self.methods {
+            let at = line.sees_shots.then_some(shots);
+            let mut row = vec![TableCell::text(line.method.label())];
+            let mut row_means = Vec::new();
+            for &(metric, _, scale, is_more_better) in &columns {
+                let found = self.figure_of(metric, backbone, line, split, at);
+                let sign = if is_more_better { 1.0 } else { -1.0 };
+                row_means.push(self.comparable(found.as_ref()).map(|mean| sign * mean));
+                let field = found.map(|(group, summary)| self.field(&group, summary, scale));
+                row.push(field.unwrap_or_else(|| TableCell::number("not run")));
+            }
+            rows.push(row);
+            means.push(row_means);
+        }
+        mark_best(&mut rows, &means, 1);
+        let mut table = Table::new(
+            format!("Every figure on `{split}` at {shots} shots, {backbone}"),
+            format!(
+                "Mean ± half of the 95% interval over seeds. Class mean: mean over classes of the accuracy within the \
+                 class. ECE: expected calibration error over {} bins of equal width (Guo et al. 2017), NLL: mean \
+                 negative log-likelihood in nats, both of the logits as they are, without a fitted temperature: lower \
+                 is better. Bold: the best mean of a column.{}",
+                crate::calibration::NUM_BINS,
+                Self::flag_note(&rows)
+            ),
+            &["method"],
+        );
+        table.head.extend(columns.iter().map(|column| column.1.to_owned()));
+        table.rows = rows;
+        (!columns.is_empty()).then_some(table)
+    }
+
+    /// Accuracy over shots: a panel for each of `places` and each backbone.
+    pub fn figure(&self, places: &[String]) -> Figure {
+        let mut panels = Vec::new();
+        for place in places {
+            let images = self.num_images(place).map_or(String::new(), |n| format!(", {n} images"));
+            for backbone in self.backbones() {
+                let at = |line: &Line, shots| self.summary(backbone, line, place, shots).map(|found| found.1);
+                let title = format!("{place} ({backbone}{images})");
+                panels.push(over_shots::panel(&title, &self.methods, &self.shots(), at));
             }
         }
-        let images = self.num_images(split).map_or(String::new(), |n| format!(", {n} images"));
-        let nothing = if series.is_empty() && references.is_empty() { ": not run" } else { "" };
-        Panel { title: format!("{split} ({backbone}{images}){nothing}"), series, references }
+        Figure { panels, legend: over_shots::legend(&self.methods), shots: self.shots() }
     }
 
     /// The group with the best mean at the largest number of shots on the test split.
     pub fn best_group(&self) -> Option<&Group> {
-        let test = self.splits().first()?;
+        let test = self.places().first()?;
         let shots = self.shots().last().copied();
         let candidates = self
             .summaries
@@ -251,17 +334,33 @@ impl<'a> Results<'a> {
     }
 }
 
-/// `61.0 ± 1.2 (3)`, in percent.
-fn mean_text(summary: Summary, num_planned: u32) -> String {
-    let mean = 100.0 * summary.mean;
-    let interval = summary.half_width.map_or(String::new(), |half| format!(" ± {:.1}", 100.0 * half));
+fn group_of(metric: &str, backbone: &str, line: &Line, split: &str, shots: Option<u32>) -> Group {
+    Group {
+        backbone: backbone.to_owned(),
+        method: line.method.clone(),
+        split: split.to_owned(),
+        metric: metric.to_owned(),
+        shots,
+    }
+}
+
+/// `61.0 ± 1.2 (3)`: the figure times `scale`, in percent with one digit, otherwise with two.
+pub(super) fn mean_text(summary: Summary, num_planned: u32, scale: f64) -> String {
+    let digits = if scale == 1.0 { 2 } else { 1 };
+    let mean = scale * summary.mean;
+    let interval = summary.half_width.map_or(String::new(), |half| format!(" ± {:.digits$}", scale * half));
     let seeds = summary.num_seeds;
     let seeds = if seeds == num_planned { seeds.to_string() } else { format!("{seeds} of {num_planned}") };
-    format!("{mean:.1}{interval} ({seeds})")
+    format!("{mean:.digits$}{interval} ({seeds})")
+}
+
+/// Where the page shows the cards of a group's runs.
+pub(super) fn card_anchor(backbone: &str, method: &MethodId, shots: Option<u32>) -> String {
+    pipeline_spec::ids::slug_of(&format!("card {backbone} {} {}", method.label(), shots_text(shots)))
 }
 
 /// Marks the field with the highest mean of each column; `means` begins at column `first`.
-fn mark_best(rows: &mut [Vec<TableCell>], means: &[Vec<Option<f64>>], first: usize) {
+pub(super) fn mark_best(rows: &mut [Vec<TableCell>], means: &[Vec<Option<f64>>], first: usize) {
     let columns = means.first().map_or(0, Vec::len);
     for column in 0..columns {
         let of_column: Vec<Option<f64>> = means.iter().map(|row| row[column]).collect();
@@ -270,7 +369,7 @@ fn mark_best(rows: &mut [Vec<TableCell>], means: &[Vec<Option<f64>>], first: usi
             continue;
         }
         for (row, mean) in rows.iter_mut().zip(&of_column) {
-            row[first + column].is_best = *mean == Some(best);
+            row[first + column].is_bold = *mean == Some(best);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::cells::{Cell, MethodId};
-use super::student_t::two_sided;
+use crate::statistics::two_sided;
 
 /// What identifies a line of the summary: everything but the seed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

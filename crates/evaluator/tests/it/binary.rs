@@ -77,3 +77,38 @@ fn report_reads_a_plan_and_refuses_another_file() {
     let (code, text) = run(evaluator().args(["report", "--out", "x"]));
     assert!(code == 2 && text.contains("--plan"), "{code}: {text}");
 }
+
+#[test]
+fn compare_prints_markdown_and_names_what_it_cannot_find() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plan, store) = (plan(folder.path()), Store::new(folder.path().join("store")));
+    fill(&plan, &store, is_of_one_run);
+    let run = plan.units.iter().find(|p| p.output.slug == "real-only-clip-a-shots1-seed1-ema");
+    let run =
+        plan.units.iter().rfind(|p| p.output.slug == run.unwrap().output.slug).unwrap().output.to_string();
+    let compare = |b: &str| {
+        let output = evaluator().args(["compare", &run, b, "--store"]).arg(store.root()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, stdout, stderr) = compare(&run);
+    assert!(code == 0 && stdout.starts_with("# B compared with A\n"), "{code}: {stderr}");
+    let (code, stdout, stderr) = compare("metrics-v1/toys/nothing-0123456789abcdef0123456789abcdef");
+    assert!(code == 65 && stdout.is_empty() && stderr.contains("is not in the store"), "{code}: {stderr}");
+}
+
+#[test]
+fn benchmark_wants_a_plan_and_writes_its_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plan, store) = (plan(folder.path()), Store::new(folder.path().join("store")));
+    fill(&plan, &store, is_of_one_run);
+    let (path, out) = (folder.path().join("plan.json"), folder.path().join("benchmark"));
+    std::fs::write(&path, serde_json::to_vec(&plan).unwrap()).unwrap();
+    let mut command = evaluator();
+    command.args(["benchmark", "--plan"]).arg(&path).arg("--store").arg(store.root()).arg("--out").arg(&out);
+    let (code, text) = run(&mut command);
+    assert_eq!(code, 0, "{text}");
+    assert!(out.join("benchmark.html").is_file() && out.join("average-over-shots.svg").is_file());
+    let (code, text) = run(evaluator().args(["benchmark", "--out", "x"]));
+    assert!(code == 2 && text.contains("--plan"), "{code}: {text}");
+}

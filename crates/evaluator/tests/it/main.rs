@@ -1,6 +1,8 @@
 //! The stage and the report, on small made-up stores.
 
 mod binary;
+mod compare;
 mod predictions;
 mod report;
+mod statistics;
 mod synthetic;

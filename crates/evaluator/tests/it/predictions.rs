@@ -18,10 +18,10 @@ use flier_model::run::{EMA_FILE, RUN_FILE, WEIGHTS_FILE};
 use flier_model::{
     Backbone, Classifier, FlierConfig, FlierModel, Pool, RunDescription, Selection, SelectionRule, ZeroShot,
 };
-use pipeline_spec::spec::WeightsUsed;
+use pipeline_spec::spec::{OtherClasses, WeightsUsed};
 use pipeline_spec::{Plan, StageSpec, Store, Unit, checkpoint_digest};
 
-use crate::synthetic::{CLASSES, fill, plan};
+use crate::synthetic::{CLASSES, OTHERS, class_names, fill, plan, plan_with, transfer};
 
 fn device() -> Device {
     DeviceSpec::Cpu.open().unwrap()
@@ -125,10 +125,103 @@ fn zero_shot_logits_are_scaled_cosines_and_metrics_follow() {
         .unwrap();
     evaluator::metrics::run(metrics, &store, Shard::default()).unwrap();
     let rows = ArtifactReader::open(&store, &metrics.output()).unwrap().rows::<MetricRow>().unwrap();
-    let found: Vec<_> = rows.iter().map(|r| (r.split.as_str(), r.metric.as_str(), r.value, r.n)).collect();
-    let all_right =
-        [("shift", "per_class_mean"), ("shift", "top1"), ("test", "per_class_mean"), ("test", "top1")];
-    assert_eq!(found, all_right.map(|(split, metric)| (split, metric, 1.0, 3)));
+    let found: Vec<_> = rows.iter().map(|r| (r.split.as_str(), r.metric.as_str(), r.n)).collect();
+    let metrics = ["ece", "nll", "per_class_mean", "top1"];
+    let expected: Vec<_> = ["shift", "test"].into_iter().flat_map(|s| metrics.map(|m| (s, m, 3))).collect();
+    assert_eq!(found, expected, "three classes have no top-5");
+    for row in rows {
+        let is_accuracy = row.metric == "top1" || row.metric == "per_class_mean";
+        assert_eq!(row.value == 1.0, is_accuracy, "{row:?}");
+        // The nearest logits are 10 and 4.47: the right class has all but exp(-5.53) = 0.004.
+        assert!(is_accuracy || (0.0..5e-3).contains(&row.value), "{row:?}");
+    }
+}
+
+/// The unit of a zero-shot run on the other data set, with what it reads in the store.
+fn on_others(folder: &Path, classes: OtherClasses) -> (Plan, Store, Unit) {
+    let plan = plan_with(folder, |pipeline| {
+        pipeline.methods.truncate(1);
+        pipeline.transfers.push(transfer(classes));
+    });
+    let store = Store::new(folder.join("store"));
+    fill_data(&plan, &store);
+    let is_wanted =
+        |unit: &Unit| matches!(&unit.spec, StageSpec::Predictions(s) if s.classes == Some(classes));
+    let unit = plan.units.iter().find(|p| is_wanted(&p.unit)).unwrap().unit.clone();
+    (plan, store, unit)
+}
+
+#[test]
+fn on_some_of_its_classes_a_run_keeps_their_logits_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = folder.path().join("weights");
+    let (plan, store, unit) = on_others(folder.path(), OtherClasses::Subset);
+    zero_shot_run(folder.path(), &weights);
+    publish(&plan, &store, &unit, folder.path(), &[RUN_FILE, WEIGHTS_FILE]);
+    let rows = predict(&unit, &store, &weights, 2).unwrap();
+    // A sea lion and a violin, told apart among the two: the logits of classes 1 and 2 of three. The cosine of (0, 1) with
+    // (-2, 1) / sqrt(5), times 10, is 4.472136; labels are those of the images.
+    let expected = [(0, [10.0, 4.472_136]), (1, [4.472_136, 10.0])];
+    assert_eq!(rows.len(), 2);
+    for (row, (label, logits)) in rows.iter().zip(expected) {
+        assert_eq!(row.label, label);
+        for (found, expected) in row.logits.iter().zip(logits) {
+            // f32 arithmetic on numbers near 10.
+            assert!((found - expected).abs() < 1e-5, "{:?}", row.logits);
+        }
+    }
+    let reader = ArtifactReader::open(&store, &unit.output()).unwrap();
+    assert_eq!(reader.class_names().unwrap(), ["sea lion", "violin"]);
+    let metrics =
+        plan.units.iter().find(|p| p.unit.inputs.get("predictions") == Some(&unit.output())).unwrap();
+    evaluator::metrics::run(&metrics.unit, &store, Shard::default()).unwrap();
+    let rows = ArtifactReader::open(&store, &metrics.output).unwrap().rows::<MetricRow>().unwrap();
+    assert!(rows.iter().all(|r| r.split == "others/test" && r.dataset == "toys"), "{rows:?}");
+}
+
+#[test]
+fn a_class_that_a_run_does_not_know_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = folder.path().join("weights");
+    let (plan, store, unit) = on_others(folder.path(), OtherClasses::Subset);
+    zero_shot_run(folder.path(), &weights);
+    let path = folder.path().join(RUN_FILE);
+    let text = std::fs::read_to_string(&path).unwrap().replace("violin", "viola");
+    std::fs::write(&path, text).unwrap();
+    publish(&plan, &store, &unit, folder.path(), &[RUN_FILE, WEIGHTS_FILE]);
+    let message = predict(&unit, &store, &weights, 2).unwrap_err().to_string();
+    assert!(message.contains("`violin`") && message.contains("does not know"), "{message}");
+}
+
+#[test]
+fn classes_that_were_never_trained_on_are_met_by_their_texts() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = folder.path().join("weights");
+    let (plan, store, unit) = on_others(folder.path(), OtherClasses::Texts);
+    zero_shot_run(folder.path(), &weights);
+    publish(&plan, &store, &unit, folder.path(), &[RUN_FILE, WEIGHTS_FILE]);
+    // Texts of the two classes, the other way round than the images: every answer is wrong, which only these texts explain.
+    let text = Tensor::<2>::from_floats([[-0.894_427_2, 0.447_213_6], [0.0, 1.0]], &device());
+    save_safetensors(
+        &ZeroShot::new(text),
+        &folder.path().join(WEIGHTS_FILE),
+        SaveDtype::F32,
+        &KeyTable::new(),
+    )
+    .unwrap();
+    let classifier = Classifier::ZeroShot { projection_dim: 2, logit_scale: 10.0 };
+    let texts = RunDescription { class_names: class_names(OTHERS), ..description(classifier, &weights) };
+    texts.write(&folder.path().join(RUN_FILE)).unwrap();
+    let id = unit.input("texts").unwrap();
+    let texts = &plan.units.iter().find(|p| p.output == *id).unwrap().unit;
+    let writer = ArtifactWriter::open(&store, texts, 1, FileContext::new("0.0.0")).unwrap();
+    let paths = [RUN_FILE, WEIGHTS_FILE].map(|name| (name, folder.path().join(name)));
+    let files: Vec<_> = paths.iter().map(|(name, path)| (*name, FileSource::Path(path))).collect();
+    writer.write_files(&files).unwrap();
+    writer.finish("cpu", Instant::now()).unwrap();
+    let rows = predict(&unit, &store, &weights, 2).unwrap();
+    let predicted: Vec<_> = rows.iter().map(|r| (r.label, r.logits[0] > r.logits[1])).collect();
+    assert_eq!(predicted, [(0, false), (1, true)]);
 }
 
 fn tiny_config() -> FlierConfig {

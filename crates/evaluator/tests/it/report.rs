@@ -1,10 +1,15 @@
 //! The report of a synthetic store: figures are those of the artifacts, and what has not run is said.
 
 use std::path::Path;
+use std::time::Instant;
 
-use pipeline_spec::{Plan, StageSpec, Store};
+use artifacts::{ArtifactReader, ArtifactWriter, FileContext, MetricRow, PredictionRow, SchemaInfo, Shard};
+use evaluator::report::cells::TEST_BEST;
+use pipeline_spec::pipeline::ClassSplit;
+use pipeline_spec::spec::OtherClasses;
+use pipeline_spec::{Plan, StageSpec, Store, Unit};
 
-use crate::synthetic::{fill, plan};
+use crate::synthetic::{OTHERS, fill, plan, plan_with, transfer};
 
 /// The cell of a Markdown table in line `row` and column `column`, of the table under `title`.
 fn field(markdown: &str, title: &str, row: &str, column: &str) -> String {
@@ -75,8 +80,8 @@ fn csv_files_hold_every_figure_and_its_interval() {
     let out = folder.path().join("report");
     evaluator::report::write(&plan, &store, &out).unwrap();
     let results = read(&out, "results.csv");
-    // Two figures on each of two splits for each run.
-    assert_eq!(results.lines().count(), 1 + 4 * 86);
+    // Four figures (three classes have no top-5) on each of two splits for each run.
+    assert_eq!(results.lines().count(), 1 + 8 * 86);
     assert!(results.contains("toys,clip-a,tip-adapter-f,raw,val-grid,1,2,test,top1,0.6,30,metrics-v1/toys/"));
     let summary = read(&out, "summary.csv");
     let line = summary.lines().find(|l| l.starts_with("toys,clip-a,tip-adapter-f,raw,1,test,top1,")).unwrap();
@@ -89,6 +94,248 @@ fn csv_files_hold_every_figure_and_its_interval() {
         summary.contains("toys,clip-a,zero-shot,raw,,test,top1,0.4,,,1,1,one seed: no interval"),
         "{summary}"
     );
+}
+
+#[test]
+fn every_table_says_the_same_in_markdown_html_latex_and_csv() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plan, store) = partly_filled(folder.path());
+    let out = folder.path().join("report");
+    evaluator::report::write(&plan, &store, &out).unwrap();
+    let (markdown, html) = (read(&out, "report.md"), read(&out, "report.html"));
+    let csv = read(&out, "tables/accuracy-on-test-clip-a.csv");
+    let tex = read(&out, "tables/accuracy-on-test-clip-a.tex");
+    assert!(
+        csv.starts_with("method,weights,selection,no shots,1 shot,2 shots,4 shots,8 shots,16 shots\n"),
+        "{csv}"
+    );
+    assert!(markdown.contains("| tip-adapter-f | raw | val-grid | – | **50.0 ± 24.8 (3)** |"));
+    assert!(csv.contains("tip-adapter-f,raw,val-grid,–,50.0 ± 24.8 (3),"));
+    assert!(tex.contains("tip-adapter-f & raw & val-grid & -- & \\textbf{50.0 $\\pm$ 24.8 (3)} &"), "{tex}");
+    assert!(html.contains(">50.0 ± 24.8 (3)</a></td>"), "a figure links to its run cards");
+    let tables = std::fs::read_dir(out.join("tables")).unwrap().count();
+    assert_eq!(tables, 2 * markdown.matches("\n### ").count() - 2, "all but the table of steps");
+}
+
+#[test]
+fn paired_tests_are_those_of_the_predictions() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plan, store) = partly_filled(folder.path());
+    let out = folder.path().join("report");
+    evaluator::report::write(&plan, &store, &out).unwrap();
+    let markdown = read(&out, "report.md");
+    // Zero-shot is right on images 0 to 3 of each class, tip-adapter-f at 16 shots with seed s on images 0 to 8, 9 or 7:
+    // 15, 18 and 12 images that only it gets right; 30 images in all.
+    let mcnemar = "McNemar's test against zero-shot on `test`, clip-a";
+    let found = field(&markdown, mcnemar, "tip-adapter-f", "16 shots");
+    let counts: Vec<&str> =
+        found.trim_matches('*').split("; ").map(|t| t.split(' ').next().unwrap()).collect();
+    assert_eq!(counts, ["15:0", "18:0", "12:0"], "{found}");
+    let difference = "Difference to zero-shot on `test`, clip-a";
+    let found = field(&markdown, difference, "tip-adapter-f", "16 shots");
+    assert!(found.starts_with("**+50.0 ("), "the mean of 15, 18 and 12 of 30, significant: {found}");
+    // Of 3 seeds at 2 shots one has not run: 5 and 6 of 10 against 4.
+    assert!(field(&markdown, difference, "flier-coupled", "2 shots").starts_with("+15.0 ("));
+    assert_eq!(field(&markdown, difference, "linear-probe", "16 shots"), "–");
+    let csv = read(&out, "comparisons.csv");
+    let line = csv.lines().find(|l| l.contains(",test,tip-adapter-f,raw,zero-shot,16,1,mcnemar,")).unwrap();
+    let fields: Vec<&str> = line.split(',').collect();
+    assert_eq!(fields[9..13], ["30", "15", "0", "0.5"], "{line}");
+    let p: f64 = fields[15].parse().unwrap();
+    // 2 / 2^15.
+    assert!((p - 2.0_f64.powi(-14)).abs() < 1e-15, "{line}");
+    let num_tests = csv.lines().filter(|l| l.contains(",test,") && l.contains(",mcnemar,")).count();
+    let p_holm: f64 = fields[16].parse().unwrap();
+    assert!(p_holm >= p && p_holm <= p * num_tests as f64, "{line}");
+    assert!(
+        markdown.contains(&format!("the family is the {num_tests} tests of this table")),
+        "the family is stated"
+    );
+}
+
+#[test]
+fn a_pipeline_may_name_its_reference() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut plan, store) = partly_filled(folder.path());
+    plan.pipeline.reference = Some("real-only".to_owned());
+    let out = folder.path().join("report");
+    evaluator::report::write(&plan, &store, &out).unwrap();
+    let markdown = read(&out, "report.md");
+    let title = "Difference to real-only on `test`, clip-a";
+    // Each seed of flier-coupled gets one image of each class more than real-only.
+    assert!(field(&markdown, title, "flier-coupled", "1 shot").contains("+10.0 (+"));
+    // Zero-shot stands beside every run of the reference: 4 of 10 against 3, 4 and 2.
+    assert!(field(&markdown, title, "zero-shot", "1 shot").starts_with("+10.0 ("));
+}
+
+#[test]
+fn every_figure_has_a_card_with_its_inputs_and_a_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plan, store) = partly_filled(folder.path());
+    let out = folder.path().join("report");
+    let written = evaluator::report::write(&plan, &store, &out).unwrap();
+    let cards: serde_json::Value = serde_json::from_str(&read(&out, "run-cards.json")).unwrap();
+    let cards = cards.as_array().unwrap();
+    assert_eq!(cards.len(), written.num_measured);
+    let fits = |card: &&serde_json::Value| card["label"] == "flier-coupled (EMA), clip-a, 4 shots, seed 2";
+    let card = cards.iter().find(fits).unwrap();
+    assert_eq!(card["shot_list_digest"], "list-of-4-2");
+    assert_eq!(card["selection"]["rule"], "last");
+    assert_eq!(card["checkpoint_digest"].as_str().unwrap().len(), 64);
+    assert_eq!(card["figures"].as_array().unwrap().len(), 8);
+    let artifacts: Vec<&str> =
+        card["artifacts"].as_array().unwrap().iter().map(|a| a.as_str().unwrap()).collect();
+    for kind in
+        ["metrics-v1", "predictions-v1", "checkpoints-v1", "fewshot-splits-v1", "latents-v1", "images-v1"]
+    {
+        assert!(artifacts.iter().any(|a| a.starts_with(kind)), "{kind} is not in {artifacts:?}");
+    }
+    let command = card["command"].as_str().unwrap();
+    let units = command.rsplit_once("--units ").unwrap().1;
+    let num_units: usize = units
+        .split(',')
+        .map(|run| {
+            run.split_once("..").map_or(1, |(a, b)| b.parse::<usize>().unwrap() - a.parse::<usize>().unwrap())
+        })
+        .sum();
+    assert_eq!(num_units, artifacts.len(), "the command computes each of them: {command}");
+    let html = read(&out, "report.html");
+    let anchor = card["anchor"].as_str().unwrap();
+    assert!(html.contains(&format!("href=\"#{anchor}\"")) && html.contains(&format!("id=\"{anchor}\"")));
+}
+
+#[test]
+fn a_figure_chosen_on_test_images_is_flagged_never_best_and_kept_out_of_means() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plan, store) = (plan(folder.path()), Store::new(folder.path().join("store")));
+    let is_flagged = |unit: &Unit| {
+        matches!(unit.spec, StageSpec::Metrics(_))
+            && unit.spec.slug().starts_with("tip-adapter-f-clip-a-shots1-")
+    };
+    fill(&plan, &store, |unit| !is_flagged(unit));
+    for planned in plan.units.iter().filter(|p| is_flagged(&p.unit)) {
+        evaluator::metrics::run(&planned.unit, &store, Shard::default()).unwrap();
+        let rows: Vec<MetricRow> = ArtifactReader::open(&store, &planned.output).unwrap().rows().unwrap();
+        let rows: Vec<_> =
+            rows.into_iter().map(|r| MetricRow { select: TEST_BEST.to_owned(), ..r }).collect();
+        std::fs::remove_dir_all(store.artifact_dir(&planned.output)).unwrap();
+        let writer = ArtifactWriter::open(&store, &planned.unit, 1, FileContext::new("0.0.0")).unwrap();
+        writer.write_part(0, &rows, &SchemaInfo::default()).unwrap();
+        writer.finish("none", Instant::now()).unwrap();
+    }
+    let out = folder.path().join("report");
+    evaluator::report::write(&plan, &store, &out).unwrap();
+    let markdown = read(&out, "report.md");
+    let test = "Accuracy on `test`, clip-a";
+    assert_eq!(
+        field(&markdown, test, "tip-adapter-f", "1 shot"),
+        "50.0 ± 24.8 (3) †",
+        "best mean, but not bold"
+    );
+    assert!(field(&markdown, test, "tip-adapter-f", "2 shots").starts_with("**"));
+    assert!(markdown.contains("† Chosen on the test images"));
+    assert!(read(&out, "results.csv").contains(",tip-adapter-f,raw,test-best,1,"));
+    let benchmark = folder.path().join("benchmark");
+    evaluator::report::benchmark::write(std::slice::from_ref(&plan), &store, &benchmark).unwrap();
+    assert_eq!(
+        field(&read(&benchmark, "benchmark.md"), "Mean over 1 data sets, clip-a", "tip-adapter-f", "1 shot"),
+        "–"
+    );
+}
+
+#[test]
+fn another_data_set_stands_beside_the_test_split() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = plan_with(folder.path(), |pipeline| pipeline.transfers.push(transfer(OtherClasses::Subset)));
+    let store = Store::new(folder.path().join("store"));
+    fill(&plan, &store, |_| true);
+    let out = folder.path().join("report");
+    let written = evaluator::report::write(&plan, &store, &out).unwrap();
+    assert_eq!((written.num_measured, written.num_missing), (2 * 91, 0));
+    let markdown = read(&out, "report.md");
+    let domain = "Domain shift at 16 shots, clip-a";
+    // 8, 9 and 7 of 10 on the run's own classes; one less of each class on the other data set.
+    assert_eq!(field(&markdown, domain, "flier-coupled", "`test`"), "80.0 ± 24.8 (3)");
+    assert_eq!(field(&markdown, domain, "flier-coupled", "`others/test`"), "70.0 ± 24.8 (3)");
+    assert_eq!(field(&markdown, domain, "flier-coupled", "`others/test` − `test`"), "-10.0");
+    assert!(markdown.contains("20 images of `others/test`"), "{markdown}");
+    assert_eq!(read(&out, "results.csv").lines().count(), 1 + 91 * 3 * 4, "three places, four figures");
+}
+
+#[test]
+fn base_and_new_classes_have_a_harmonic_mean_for_each_seed() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = plan_with(folder.path(), |pipeline| {
+        pipeline.methods.truncate(1);
+        pipeline.class_split = Some(ClassSplit::BaseToNew);
+        pipeline.evaluation_splits.truncate(1);
+    });
+    let store = Store::new(folder.path().join("store"));
+    for planned in &plan.units {
+        // Zero-shot: 3 of 4 base images right, 1 of 2 new ones.
+        let rows = |label: u32, right: u32, of: u32| {
+            (0..of).map(move |image| PredictionRow {
+                sample_id: format!("{label}-{image}"),
+                split: "test".to_owned(),
+                label,
+                logits: if image < right { vec![1.0, 0.0] } else { vec![0.0, 1.0] },
+            })
+        };
+        match &planned.unit.spec {
+            StageSpec::Predictions(spec) => {
+                let (right, of) = if spec.classes.is_some() { (1, 2) } else { (3, 4) };
+                let class_names = vec!["a".to_owned(), "b".to_owned()];
+                let info = SchemaInfo { class_names, tensor_shape: vec![2], ..SchemaInfo::default() };
+                let writer =
+                    ArtifactWriter::open(&store, &planned.unit, 1, FileContext::new("0.0.0")).unwrap();
+                writer.write_part(0, &rows(0, right, of).collect::<Vec<_>>(), &info).unwrap();
+                writer.finish("cpu", Instant::now()).unwrap();
+            }
+            _ => fill(&plan, &store, |unit| *unit == planned.unit),
+        }
+    }
+    let out = folder.path().join("report");
+    evaluator::report::write(&plan, &store, &out).unwrap();
+    let markdown = read(&out, "report.md");
+    let title = "Base and new classes, clip-a";
+    assert_eq!(field(&markdown, title, "zero-shot", "base"), "75.0 (1)");
+    assert_eq!(field(&markdown, title, "zero-shot", "new"), "50.0 (1)");
+    // 2 * 0.75 * 0.5 / 1.25.
+    assert_eq!(field(&markdown, title, "zero-shot", "H"), "60.0 (1)");
+}
+
+#[test]
+fn several_data_sets_are_averaged_over_seeds_that_all_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let toys = plan(folder.path());
+    let others =
+        plan_with(folder.path(), |pipeline| pipeline.dataset = OTHERS.to_owned().try_into().unwrap());
+    let store = Store::new(folder.path().join("store"));
+    fill(&toys, &store, |_| true);
+    fill(&others, &store, |unit| !unit.spec.slug().starts_with("tip-adapter-f-clip-a-shots2-seed3"));
+    let out = folder.path().join("benchmark");
+    let plans = [toys, others];
+    let files = evaluator::report::benchmark::write(&plans, &store, &out).unwrap();
+    assert!(files.iter().all(|file| file.metadata().unwrap().len() > 0));
+    let markdown = read(&out, "benchmark.md");
+    let mean = "Mean over 2 data sets, clip-a";
+    // Seeds give 5, 6 and 4 of 10 on one data set and 4, 5 and 3 on the other.
+    assert_eq!(field(&markdown, mean, "tip-adapter-f", "1 shot"), "**45.0 ± 24.8 (3)**");
+    // At 2 shots the third seed is missing on one: 6 and 7 of 10 with 5 and 6; t(0.975, 1) * 0.0707107 / sqrt(2) is 0.6353.
+    assert_eq!(field(&markdown, mean, "tip-adapter-f", "2 shots"), "**60.0 ± 63.5 (2)**");
+    let each = "Every data set at 1 shot, clip-a";
+    assert_eq!(field(&markdown, each, "tip-adapter-f", "`toys`"), "**50.0 ± 24.8 (3)**");
+    assert_eq!(field(&markdown, each, "tip-adapter-f", "`others`"), "**40.0 ± 24.8 (3)**");
+    assert_eq!(field(&markdown, each, "zero-shot", "mean"), "35.0 (1)");
+    let svg = read(&out, "datasets-over-shots.svg");
+    for panel in ["mean over 2 data sets (clip-a)", "toys (clip-a)", "others (clip-a)"] {
+        assert!(svg.contains(panel), "no panel `{panel}`");
+    }
+    assert!(!read(&out, "average-over-shots.svg").contains("toys (clip-a)"));
+    assert!(read(&out, "benchmark.html").contains("<svg"));
+    let again = [plans[0].clone(), plans[0].clone()];
+    let message = evaluator::report::benchmark::write(&again, &store, &out).unwrap_err().to_string();
+    assert!(message.contains("two plans are of data set `toys`"), "{message}");
 }
 
 #[test]
@@ -133,6 +380,11 @@ fn the_page_stands_alone_and_shows_what_every_step_was() {
         assert!(path.metadata().unwrap().len() > 0, "{}", path.display());
     }
     let names: Vec<_> = written.files.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect();
+    let (tables, names): (Vec<_>, Vec<_>) =
+        names.into_iter().partition(|name| name.ends_with(".tex") || name.contains("-clip-a"));
+    assert!(
+        tables.contains(&"accuracy-on-test-clip-a.csv") && tables.contains(&"accuracy-on-test-clip-a.tex")
+    );
     let expected = [
         "accuracy-over-shots.svg",
         "accuracy-over-shots.png",
@@ -142,6 +394,8 @@ fn the_page_stands_alone_and_shows_what_every_step_was() {
         "latents.png",
         "results.csv",
         "summary.csv",
+        "comparisons.csv",
+        "run-cards.json",
         "report.md",
         "report.html",
     ];

@@ -1,10 +1,12 @@
 //! Weights written and read back.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::Tensor;
 use clip_model::{KeyTable, SaveDtype, normalize, save_safetensors};
 use flier_model::{
-    Backbone, Classifier, Coupling, FlierModel, HeadInit, LinearProbe, Pool, RunDescription, Selection,
-    SelectionRule, TipAdapter, TrainedClassifier, ZeroShot,
+    Backbone, Classifier, ClipAdapter, Coupling, FlierModel, HeadInit, LinearProbe, Pool, RunDescription,
+    Selection, SelectionRule, TipAdapter, TrainedClassifier, Weights, ZeroShot,
 };
 
 use crate::{device, rng, tiny_clip, tiny_config, tiny_resnet, tiny_vit, values, wave};
@@ -98,6 +100,47 @@ fn classifiers_on_features_survive_a_round_trip() {
     let trained = TrainedClassifier::from_files(&description(classifier), &weights, &device).unwrap();
     let found = values(trained.logits_from_features(features.clone()).unwrap());
     assert_close(&found, &values(model.logits(features, 100.0, 1.5, 2.5)));
+}
+
+#[test]
+fn a_classifier_made_of_texts_meets_those_of_other_classes() {
+    let device = device();
+    let (own, other) = (normalize(wave([5, 12], &device)), normalize(wave([3, 12], &device).add_scalar(0.4)));
+    let features = wave([4, 12], &device).add_scalar(0.1);
+    let zero_shot = |texts: Tensor<2>| {
+        let classifier = Classifier::ZeroShot { projection_dim: texts.dims()[1], logit_scale: 100.0 };
+        TrainedClassifier::new(Weights::ZeroShot(ZeroShot::new(texts)), classifier)
+    };
+    let found = zero_shot(own.clone()).with_texts(zero_shot(other.clone())).unwrap();
+    let expected = zero_shot(other.clone()).logits_from_features(features.clone()).unwrap();
+    assert_eq!(values(found.logits_from_features(features.clone()).unwrap()), values(expected));
+
+    // The bottleneck was trained with the own classes and stays.
+    let layer = |width, out: usize, shift| Linear {
+        weight: Param::from_tensor(wave([width, out], &device).add_scalar(shift)),
+        bias: None,
+    };
+    let adapter = |texts| ClipAdapter::new(layer(12, 3, 0.2), layer(3, 12, -0.1), texts);
+    let classifier =
+        Classifier::ClipAdapter { projection_dim: 12, hidden_dim: 3, logit_scale: 100.0, ratio: 0.3 };
+    let trained = TrainedClassifier::new(Weights::ClipAdapter(adapter(own.clone())), classifier);
+    let found = trained.with_texts(zero_shot(other.clone())).unwrap();
+    let expected = values(adapter(other.clone()).logits(features.clone(), 100.0, 0.3));
+    assert_eq!(values(found.logits_from_features(features).unwrap()), expected);
+    assert_ne!(
+        expected,
+        values(zero_shot(other.clone()).logits_from_features(wave([4, 12], &device)).unwrap())
+    );
+
+    let probe = TrainedClassifier::new(
+        Weights::LinearProbe(LinearProbe::empty(12, 5, &device)),
+        Classifier::Linear { projection_dim: 12 },
+    );
+    let message = probe.with_texts(zero_shot(other)).unwrap_err().to_string();
+    assert!(message.contains("classifier `linear` is not made of texts"), "{message}");
+    let narrow = normalize(wave([3, 7], &device));
+    let message = zero_shot(own).with_texts(zero_shot(narrow)).unwrap_err().to_string();
+    assert!(message.contains("[12, N]") && message.contains("[7, N]"), "{message}");
 }
 
 #[test]

@@ -25,8 +25,40 @@ pub struct ImagesSpec {
     /// How large photographs are stored. Absent: every photograph keeps its bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored: Option<StoredSize>,
+    /// Which half of the classes, with labels from 0. Absent: all, and images of no class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<ClassHalf>,
     /// Files that the artifact is cut into.
     pub num_parts: u32,
+}
+
+/// Half of the classes of a data set in label order, as CoCoOp (arXiv 2203.05557) cuts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClassHalf {
+    /// The first half, with the middle one of an odd number: what is trained on.
+    Base,
+    /// The others, of which training sees nothing.
+    New,
+}
+
+impl ClassHalf {
+    /// Name in paths and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::New => "new",
+        }
+    }
+
+    /// The labels of this half among `num_classes`.
+    pub fn labels(self, num_classes: u32) -> std::ops::Range<u32> {
+        let middle = num_classes.div_ceil(2);
+        match self {
+            Self::Base => 0..middle,
+            Self::New => middle..num_classes,
+        }
+    }
 }
 
 /// Photographs with a longer shorter side are made smaller and encoded again; the others keep their bytes.
@@ -55,7 +87,8 @@ pub enum StoredFormat {
 impl ImagesSpec {
     pub(super) fn slug(&self) -> String {
         let size = self.stored.map_or(self.image_size, |stored| stored.shorter_side);
-        format!("{}-{size}px", self.splits.join("-"))
+        let half = self.classes.map_or(String::new(), |half| format!("-{}", half.name()));
+        format!("{}-{size}px{half}", self.splits.join("-"))
     }
 
     pub(super) fn check(&self) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use crate::{DatasetId, Error};
 /// Bump when the same spec would yield different logits.
 pub const PREDICTIONS_CODE_VERSION: u32 = 2;
 /// Bump when the same spec would yield different figures.
-pub const METRICS_CODE_VERSION: u32 = 1;
+pub const METRICS_CODE_VERSION: u32 = 2;
 
 /// Logits of every image of the evaluated splits under one run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,21 @@ pub struct PredictionsSpec {
     pub source: PredictionSource,
     /// Which weights of the run.
     pub weights: WeightsUsed,
+    /// How the run meets images of other classes than its own. Absent: the classes are the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<OtherClasses>,
+}
+
+/// How a run is evaluated on images of other classes than those it was trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OtherClasses {
+    /// The images have some of the run's classes: only the logits of those are kept, matched by name, as CoOp does for
+    /// ImageNet-A and -R.
+    Subset,
+    /// The run's image features meet the text features of the images' classes, from a zero-shot run on them: for methods
+    /// whose classifier is made of texts.
+    Texts,
 }
 
 /// What predictions are made from.
@@ -52,7 +67,7 @@ impl PredictionsSpec {
     }
 }
 
-/// Figures over the predictions of one run: top-1 and per-class mean accuracy of each split.
+/// Figures over the predictions of one run, for each split: accuracy (top-1, top-5, mean over classes) and calibration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MetricsSpec {

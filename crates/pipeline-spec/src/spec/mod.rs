@@ -9,8 +9,10 @@ mod prompt_gen;
 mod sd_latents;
 mod trainer;
 
-pub use dataset_pack::{FewshotSplitsSpec, ImagesSpec, ShortClass, StoredFormat, StoredSize, ValShots};
-pub use evaluator::{MetricsSpec, PredictionSource, PredictionsSpec, WeightsUsed};
+pub use dataset_pack::{
+    ClassHalf, FewshotSplitsSpec, ImagesSpec, ShortClass, StoredFormat, StoredSize, ValShots,
+};
+pub use evaluator::{MetricsSpec, OtherClasses, PredictionSource, PredictionsSpec, WeightsUsed};
 pub use prompt_gen::{Endpoint, LanguageModelSpec, PromptProvider, PromptsSpec};
 pub use sd_latents::{
     EncodedLatentsSpec, HalfType, LatentsOptions, LatentsSpec, LongPrompts, Scheduler, SelectionSpec,
@@ -18,9 +20,10 @@ pub use sd_latents::{
 };
 pub use trainer::{
     AdapterTraining, ApeSpec, ApeTSpec, Augment, CacheSpec, CafoSpec, ChannelSpec, CheckpointsSpec, ClapSpec,
-    ClassTexts, ClipAdapterSpec, Coupling, FeatureLayer, FeaturesSpec, FineTuneSpec, Freeze, GdaSpec,
-    GeneratedUse, HeadInit, LatentControl, LinearProbeSpec, LpPlusPlusSpec, Method, OptimizerSpec, Penalty,
-    Pool, Preset, ProLipSpec, Schedule, Select, TaskResSpec, TipAdapterSpec, Training, ViewAugment,
+    ClassTexts, ClipAdapterSpec, ClipLoraSpec, CoOpSpec, Context, Coupling, EpochsFrom, FeatureLayer,
+    FeaturesSpec, FineTuneSpec, Freeze, GdaSpec, GeneratedUse, HeadInit, LatentControl, LinearProbeSpec,
+    LpPlusPlusSpec, Method, OptimizerSpec, Penalty, Pool, Preset, ProLipSpec, Schedule, Select, TaskResSpec,
+    TipAdapterSpec, TowerTraining, Training, TwoStageSpec, ViewAugment,
 };
 
 use serde::{Deserialize, Serialize};
@@ -145,7 +148,9 @@ impl StageSpec {
                     PredictionSource::Images => images,
                     PredictionSource::Features => slot("features", ArtifactKind::Features),
                 };
-                vec![source, slot("checkpoints", ArtifactKind::Checkpoints)]
+                let texts = slot("texts", ArtifactKind::Checkpoints);
+                let texts = (s.classes == Some(OtherClasses::Texts)).then_some(texts);
+                [source, slot("checkpoints", ArtifactKind::Checkpoints)].into_iter().chain(texts).collect()
             }
             Self::Metrics(_) => {
                 vec![

@@ -231,3 +231,98 @@ fn options_that_do_not_fit_the_sampler_are_refused() {
         plan(scheduler, options).unwrap();
     }
 }
+
+/// A pipeline of the methods that are made of texts, with `more` on top.
+fn text_pipeline(fixture: &Fixture, more: &str) -> Result<Pipeline, pipeline_spec::Error> {
+    let text = crate::fixture::PIPELINE;
+    let (head, _) = text.split_once("[[methods]]\nname = \"linear-probe\"").unwrap();
+    let adapter = "[[methods]]\nname = \"clip-adapter\"\nmethod = { kind = \"clip-adapter\", reduction = 4, ratio = [0.2], \
+                   training = { epochs = 2, batch_size = 8, learning_rate = 1e-3 } }\n";
+    let text = format!("{more}{head}{adapter}");
+    std::fs::write(fixture.path("pipeline.toml"), text).unwrap();
+    Pipeline::read(&fixture.path("pipeline.toml"))
+}
+
+fn plan_of(fixture: &Fixture, pipeline: Pipeline) -> Plan {
+    Plan::new(pipeline, &fixture.path("data-manifests"), &fixture.path("models")).unwrap()
+}
+
+#[test]
+fn base_to_new_trains_on_one_half_and_meets_the_other_by_its_texts() {
+    let fixture = Fixture::new();
+    let pipeline = text_pipeline(&fixture, "class_split = \"base-to-new\"\n").unwrap();
+    assert_eq!(pipeline.places(), ["base/test", "new/test"]);
+    let plan = plan_of(&fixture, pipeline);
+    let images: Vec<&str> = plan
+        .units
+        .iter()
+        .filter(|u| u.output.kind == ArtifactKind::Images)
+        .map(|u| u.output.slug.as_str())
+        .collect();
+    assert_eq!(images, ["train-val-test-32px-base", "test-32px-new"]);
+    let (runs, backbones) = (6 + 1, 2);
+    // Each backbone has one zero-shot run that holds the texts of the new classes.
+    assert_eq!(count(&plan, ArtifactKind::Checkpoints), backbones * (runs + 1));
+    assert_eq!(count(&plan, ArtifactKind::Metrics), backbones * 2 * runs);
+    for planned in plan.units.iter().filter(|u| u.output.kind == ArtifactKind::Predictions) {
+        let is_new = planned.output.slug.ends_with("-new");
+        assert_eq!(planned.unit.inputs.contains_key("texts"), is_new, "{}", planned.output);
+    }
+    // Nothing that is trained reads the new classes' images.
+    let new = plan.units.iter().position(|u| u.output.slug == "test-32px-new").unwrap();
+    let readers = plan.units.iter().filter(|u| u.depends_on.contains(&new));
+    assert!(readers.map(|u| &u.output.slug).all(|slug| slug.starts_with("texts-") || slug.contains("test")));
+}
+
+#[test]
+fn methods_that_know_only_their_own_classes_are_refused_with_new_ones() {
+    let fixture = Fixture::new();
+    let message = fixture.refusal("name = \"small\"", "name = \"small\"\nclass_split = \"base-to-new\"");
+    assert!(message.contains("method `linear-probe`") && message.contains("its own classes"), "{message}");
+}
+
+#[test]
+fn another_data_set_adds_its_images_and_one_evaluation_for_each_run() {
+    let fixture = Fixture::new();
+    std::fs::write(fixture.path("data-manifests/others.toml"), "name = \"others\"").unwrap();
+    let before = fixture.plan();
+    let table =
+        "\n[[transfers]]\ndataset = \"others\"\nsplits = [\"test\"]\nclasses = \"subset\"\nnum_parts = 1\n";
+    let text = format!("{}{table}", crate::fixture::PIPELINE);
+    std::fs::write(fixture.path("pipeline.toml"), text).unwrap();
+    let plan = fixture.plan();
+    assert_eq!(plan.pipeline.places(), ["test", "others/test"]);
+    assert_eq!(count(&plan, ArtifactKind::Metrics), 2 * count(&before, ArtifactKind::Metrics));
+    assert_eq!(count(&plan, ArtifactKind::Checkpoints), count(&before, ArtifactKind::Checkpoints));
+    let outputs: BTreeSet<_> = plan.units.iter().map(|u| &u.output).collect();
+    assert!(before.units.iter().all(|u| outputs.contains(&u.output)), "keys of the own data set stay");
+}
+
+#[test]
+fn a_method_may_have_its_own_prompts_and_latents() {
+    let fixture = Fixture::new();
+    let before = fixture.plan();
+    let own = "\n[[methods]]\nname = \"other-prompts\"\nmethod = { kind = \"fine-tune\", preset = \"coupled\" }\n\
+               prompts = { kind = \"templates\", templates = [\"one {}\"] }\n\
+               \n[[methods]]\nname = \"encoded\"\nmethod = { kind = \"fine-tune\", preset = \"coupled\" }\n\
+               encoded_latents = { checkpoint = \"sd-a\", image_size = 32, num_parts = 1 }\n";
+    std::fs::write(fixture.path("pipeline.toml"), format!("{}{own}", crate::fixture::PIPELINE)).unwrap();
+    let plan = fixture.plan();
+    assert_eq!(count(&plan, ArtifactKind::Prompts), 2);
+    // The pipeline's, those from the other prompts, and one encoding of each shot list.
+    assert_eq!(count(&plan, ArtifactKind::Latents), 2 + 6);
+    let outputs: BTreeSet<_> = plan.units.iter().map(|u| &u.output).collect();
+    assert!(before.units.iter().all(|u| outputs.contains(&u.output)), "the other methods keep their keys");
+}
+
+#[test]
+fn the_reference_is_one_of_the_methods_and_changes_no_key() {
+    let fixture = Fixture::new();
+    let message = fixture.refusal("name = \"small\"", "name = \"small\"\nreference = \"nobody\"");
+    assert!(message.contains("reference") && message.contains("`nobody`"), "{message}");
+    let text = crate::fixture::PIPELINE;
+    std::fs::write(fixture.path("pipeline.toml"), text).unwrap();
+    let before = fixture.plan();
+    std::fs::write(fixture.path("pipeline.toml"), format!("reference = \"real-only\"\n{text}")).unwrap();
+    assert_eq!(fixture.plan().units, before.units);
+}

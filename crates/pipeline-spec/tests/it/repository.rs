@@ -1,6 +1,6 @@
 //! The pipeline files of the repository: each plans, also where its data and models are not here.
 
-use pipeline_spec::spec::Method;
+use pipeline_spec::spec::{Method, OtherClasses};
 use pipeline_spec::{ArtifactKind, Pipeline, Plan};
 use std::path::{Path, PathBuf};
 
@@ -28,12 +28,15 @@ fn plan(pipeline: Pipeline) -> Plan {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     };
-    let dataset = pipeline.dataset.to_string();
     let manifests = folder.path().join("data-manifests");
-    write(manifests.join(format!("{dataset}.toml")), &manifest(&dataset));
+    for dataset in pipeline.transfers.iter().map(|t| &t.dataset).chain([&pipeline.dataset]) {
+        write(manifests.join(format!("{dataset}.toml")), &manifest(dataset.as_str()));
+    }
     let weights = folder.path().join("models");
+    let own = pipeline.methods.iter();
+    let own = own.flat_map(|m| m.encoded_latents.iter().map(|encoded| &encoded.checkpoint));
     let diffusion = pipeline.latents.iter().map(|latents| &latents.checkpoint);
-    for id in pipeline.backbones.iter().chain(diffusion) {
+    for id in pipeline.backbones.iter().chain(diffusion).chain(own) {
         write(weights.join(id).join("config.json"), "{}");
     }
     Plan::new(pipeline, &manifests, &weights).unwrap()
@@ -48,7 +51,9 @@ fn every_pipeline_of_the_repository_plans() {
         let cells = pipeline.fewshot.shots.len() * pipeline.fewshot.seeds.len();
         let zero_shots = pipeline.methods.iter().filter(|table| table.method == Method::ZeroShot).count();
         let per_backbone = (pipeline.methods.len() - zero_shots) * cells + zero_shots;
-        let expected = per_backbone * pipeline.backbones.len();
+        // One run holds the texts of each target that is met by its texts.
+        let texts = pipeline.targets().iter().filter(|t| t.classes == Some(OtherClasses::Texts)).count();
+        let expected = (per_backbone + texts) * pipeline.backbones.len();
         let plan = plan(pipeline);
         let runs = plan.units.iter().filter(|unit| unit.output.kind == ArtifactKind::Checkpoints).count();
         assert_eq!(runs, expected, "{}", path.display());

@@ -58,6 +58,7 @@ fn inputs(store: &Store, split: &str) -> BTreeMap<String, ArtifactId> {
         image_size: 24,
         num_parts: 1,
         stored: None,
+        classes: None,
     };
     let images = write(store, StageSpec::Images(spec), &[], &rows);
     let listed: Vec<FewshotRow> = [(0, 2), (0, 0), (1, 1), (1, 2)]

@@ -2,6 +2,7 @@
 
 mod binary;
 mod encoded;
+mod gallery;
 mod options;
 mod processes;
 mod sample;

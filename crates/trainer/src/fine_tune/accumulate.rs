@@ -47,6 +47,6 @@ pub fn accumulate(
 }
 
 /// The value of a tensor with one element.
-pub(super) fn scalar(tensor: Tensor<1>) -> Result<f64, Error> {
+pub(crate) fn scalar(tensor: Tensor<1>) -> Result<f64, Error> {
     Ok(to_vec(tensor)?.first().copied().map_or(f64::NAN, f64::from))
 }

@@ -37,6 +37,9 @@ pub fn model_config(
         coupling: match spec.coupling {
             spec::Coupling::Independent => flier_model::Coupling::Independent,
             spec::Coupling::SharedHead => flier_model::Coupling::SharedHead,
+            spec::Coupling::LogitSum => flier_model::Coupling::LogitSum,
+            spec::Coupling::FeatureAdd => flier_model::Coupling::FeatureAdd,
+            spec::Coupling::AlignLoss => flier_model::Coupling::AlignLoss,
         },
     });
     let config = FlierConfig {

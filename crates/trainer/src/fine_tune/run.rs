@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -12,7 +11,7 @@ use pipeline_spec::spec::{FineTuneSpec, GeneratedUse, Select};
 use super::accumulate::{Accumulated, accumulate, scalar};
 use super::batch::{Views, latents};
 use super::plan::{Pass, PassKind, batches, passes, rate_of};
-use super::state::{self, Progress, State};
+use super::state::{self, Progress, SaveClock, State};
 use super::{is_frozen, is_latent, optimizer};
 use crate::backbone::{accuracy, predicted_classes, to_vec};
 use crate::images::GeneratedSample;
@@ -23,8 +22,6 @@ use crate::{Control, Error};
 
 /// Images that go through the model together in validation.
 const VALIDATION_BATCH: usize = 64;
-/// A training state is written at most this often, and at most a twentieth of the time is spent on it.
-const SAVE_EVERY: Duration = Duration::from_secs(5);
 
 /// What a run trains on and how.
 #[derive(Debug)]
@@ -87,22 +84,15 @@ impl Training<'_> {
         let passes = passes(self.spec.schedule, self.spec.generated, self.spec.optimizer.epochs);
         let steps = |pass: &Pass| self.views(pass.kind).len().div_ceil(self.batch_size());
         let total: usize = passes.iter().map(steps).sum();
-        let mut saved = Instant::now();
-        let mut save_cost = Duration::ZERO;
+        let mut clock = SaveClock::new(self.save_every_steps);
         while let Some(pass) = passes.get(runner.progress.pass as usize) {
             let batches = batches(*pass, self.views(pass.kind).len(), self.batch_size(), self.seed);
             while let Some(batch) = batches.get(runner.progress.step as usize) {
                 runner.step(*pass, batch, batches.len())?;
                 let stop = control(runner.progress.total_steps, total as u64) == ControlFlow::Break(());
-                let due = match self.save_every_steps {
-                    Some(every) => runner.progress.total_steps.is_multiple_of(every),
-                    None => saved.elapsed() > SAVE_EVERY.max(save_cost * 20),
-                };
-                if let Some(folder) = self.work_dir.filter(|_| stop || due) {
-                    let started = Instant::now();
-                    runner.save(folder)?;
-                    save_cost = started.elapsed();
-                    saved = Instant::now();
+                let due = stop || clock.is_due(runner.progress.total_steps);
+                if let Some(folder) = self.work_dir.filter(|_| due) {
+                    clock.save(|| runner.save(folder))?;
                 }
                 if stop {
                     return Ok(None);
@@ -125,14 +115,23 @@ impl Training<'_> {
     }
 
     fn validate(&self, model: &FlierModel) -> Result<Option<f64>, Error> {
-        let indices: Vec<usize> = (0..self.val.len()).collect();
-        let mut predicted = Vec::with_capacity(indices.len());
-        for batch in indices.chunks(VALIDATION_BATCH) {
-            let pixel_values = self.val.pixel_values(batch, None, self.device);
-            predicted.extend(predicted_classes(model.image_logits(pixel_values))?);
-        }
-        Ok(accuracy(&predicted, &self.val.labels(&indices)))
+        validate(model, &self.val, self.device)
     }
+}
+
+/// Accuracy of a model on images as they are; `None` without any.
+pub(crate) fn validate(
+    model: &FlierModel,
+    images: &Views<'_>,
+    device: &Device,
+) -> Result<Option<f64>, Error> {
+    let indices: Vec<usize> = (0..images.len()).collect();
+    let mut predicted = Vec::with_capacity(indices.len());
+    for batch in indices.chunks(VALIDATION_BATCH) {
+        let pixel_values = images.pixel_values(batch, None, device);
+        predicted.extend(predicted_classes(model.image_logits(pixel_values))?);
+    }
+    Ok(accuracy(&predicted, &images.labels(&indices)))
 }
 
 /// A run under way.
@@ -242,15 +241,16 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// The mean loss of samples, and the latent branch's cross entropy in it (0 without one).
+    /// The mean loss of samples, and the latent branch's loss in it (0 without one).
     fn loss(&self, pass: Pass, batch: &[usize]) -> Result<(Tensor<1>, f64), Error> {
         let views = self.training.views(pass.kind);
         let pixel_values = views.pixel_values(batch, Some(pass), &self.autodiff);
         let classes = self.model.config().num_classes;
         let smoothing = self.training.spec.label_smoothing;
         let targets = loss::smoothed_targets(&views.labels(batch), classes, smoothing, &self.autodiff);
-        let image_loss = loss::cross_entropy(self.model.image_logits(pixel_values), targets.clone());
-        self.with_latent_loss(pass, batch, image_loss, targets)
+        let features = self.model.image_features(pixel_values);
+        let image_loss = loss::cross_entropy(self.model.head.forward(features.clone()), targets.clone());
+        self.with_latent_loss(pass, batch, (features, image_loss), targets)
     }
 
     /// The loss with the latent branch's.
@@ -258,7 +258,7 @@ impl<'a> Runner<'a> {
         &self,
         pass: Pass,
         batch: &[usize],
-        image_loss: Tensor<1>,
+        (features, image_loss): (Tensor<2>, Tensor<1>),
         targets: Tensor<2>,
     ) -> Result<(Tensor<1>, f64), Error> {
         let latent = match (pass.kind, self.training.spec.generated) {
@@ -270,7 +270,7 @@ impl<'a> Runner<'a> {
         let Some((shape, factor)) = latent else { return Ok((image_loss, 0.0)) };
         let shape = [shape.latent_channels, shape.latent_height, shape.latent_width];
         let latents = latents(self.training.samples, batch, shape, &self.autodiff)?;
-        let latent_loss = loss::cross_entropy(self.model.latent_logits(latents)?, targets);
+        let latent_loss = self.model.latent_loss(features, latents, targets)?;
         let value = scalar(latent_loss.clone())?;
         Ok((loss::combine(image_loss, latent_loss, factor), value))
     }
@@ -380,7 +380,7 @@ impl<'a> Runner<'a> {
 }
 
 /// Fails with the first parameter that holds a value which is not finite.
-fn check_finite(model: &FlierModel) -> Result<(), Error> {
+pub(crate) fn check_finite(model: &FlierModel) -> Result<(), Error> {
     for (parameter, tensor) in collect(model, |_, _| true) {
         if !to_vec(tensor)?.iter().all(|v| v.is_finite()) {
             return Err(Error::NotFinite { parameter });

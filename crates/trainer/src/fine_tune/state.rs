@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use flier_model::EpochSummary;
@@ -25,6 +26,44 @@ const FILE: &str = "state.bin";
 const DIGEST: usize = 32;
 /// Numbers of an epoch in the file.
 const EPOCH_FIELDS: usize = 7;
+
+/// A training state is written at most this often, and at most a twentieth of the time is spent on it.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
+
+/// When a training state is to be written.
+#[derive(Debug)]
+pub struct SaveClock {
+    every_steps: Option<u64>,
+    saved: Instant,
+    cost: Duration,
+}
+
+impl SaveClock {
+    /// After every so many steps, or by time.
+    pub fn new(every_steps: Option<u64>) -> Self {
+        Self { every_steps, saved: Instant::now(), cost: Duration::ZERO }
+    }
+
+    /// Whether the state is to be written after `steps` steps of the run.
+    pub fn is_due(&self, steps: u64) -> bool {
+        match self.every_steps {
+            Some(every) => steps.is_multiple_of(every),
+            None => self.saved.elapsed() > SAVE_EVERY.max(self.cost * 20),
+        }
+    }
+
+    /// Writes the state and takes the time that it needs.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `save` does.
+    pub fn save(&mut self, save: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let started = Instant::now();
+        save()?;
+        (self.cost, self.saved) = (started.elapsed(), Instant::now());
+        Ok(())
+    }
+}
 
 /// Where a run stands and what it has found.
 #[derive(Debug, Clone, Default)]

@@ -48,7 +48,11 @@ pub fn train(
         let penalty = (distance * multipliers.clone()).sum().mul_scalar(1.0 / classes);
         loss::cross_entropy(logits, targets) + penalty
     };
-    let steps = Steps { training: spec.training, rate: Rate::PerEpoch, optimizer: Optimizer::Sgd };
+    let steps = Steps {
+        training: spec.training,
+        rate: Rate::PerEpoch,
+        optimizer: Optimizer::Sgd { weight_decay: 0.0 },
+    };
     let Some((module, epochs)) = steps.train(inputs, module, constrained, control)? else { return Ok(None) };
     let vectors = normalize(module.valid().vectors.val());
     let trained = cosine(inputs, vectors);

@@ -35,7 +35,11 @@ pub fn train(
     control: &mut Control<'_>,
 ) -> Result<Option<Fitted>, Error> {
     let rule = inputs.rule_of("method.ratio", spec.ratio.len())?;
-    let steps = Steps { training: spec.training, rate: Rate::PerEpoch, optimizer: Optimizer::Sgd };
+    let steps = Steps {
+        training: spec.training,
+        rate: Rate::PerEpoch,
+        optimizer: Optimizer::Sgd { weight_decay: 0.0 },
+    };
     let (scale, [down, up]) = (inputs.logit_scale, layers);
     let (mut tried, mut log) = (Vec::new(), Vec::new());
     for &ratio in &spec.ratio {

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use rayon::prelude::*;
+
 /// Pairs of steps and gradient changes that are kept.
 const MEMORY: usize = 10;
 /// The search stops when no component of the gradient exceeds this.
@@ -12,6 +14,10 @@ const RELATIVE_TOLERANCE: f64 = 1e-10;
 const SUFFICIENT_DECREASE: f64 = 1e-4;
 /// Halvings of one step before the search stops.
 const HALVINGS: usize = 40;
+/// Samples whose logits are in memory at a time.
+const ROWS: usize = 512;
+/// Samples that a thread takes at a time.
+const ROWS_PER_TASK: usize = 8;
 
 /// Samples of a regression.
 #[derive(Debug, Clone, Copy)]
@@ -121,33 +127,73 @@ fn line_search(
 }
 
 /// Value and gradient.
+///
+/// Every sum runs over features, classes or samples in their order, whatever the number of threads or the processor.
 fn objective(samples: Samples<'_>, c: f64, x: &[f64]) -> (f64, Vec<f64>) {
     let Samples { features, labels, width, num_classes } = samples;
     let (weights, biases) = x.split_at(num_classes * width);
+    let columns = transposed(weights, width);
     let mut value = 0.5 * dot(weights, weights);
     let mut gradient = weights.to_vec();
     gradient.resize(x.len(), 0.0);
     let (weight_gradient, bias_gradient) = gradient.split_at_mut(num_classes * width);
-    let mut logits = vec![0.0; num_classes];
-    for (row, &label) in features.chunks_exact(width).zip(labels) {
-        logits_of(row, weights, biases, &mut logits);
-        let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let log_sum = highest + logits.iter().map(|l| (l - highest).exp()).sum::<f64>().ln();
-        value += c * (log_sum - logits[label]);
-        for (class, logit) in logits.iter().enumerate() {
-            let error = c * ((logit - log_sum).exp() - f64::from(u8::from(class == label)));
-            bias_gradient[class] += error;
-            let target = &mut weight_gradient[class * width..][..width];
-            target.iter_mut().zip(row).for_each(|(g, f)| *g += error * f64::from(*f));
+    let arch = pulp::Arch::new();
+    for (rows, labels) in features.chunks(width * ROWS).zip(labels.chunks(ROWS)) {
+        let mut errors = vec![0.0; labels.len() * num_classes];
+        let parts = errors.par_chunks_mut(num_classes * ROWS_PER_TASK);
+        let parts = parts.zip(rows.par_chunks(width * ROWS_PER_TASK)).zip(labels.par_chunks(ROWS_PER_TASK));
+        let losses = parts.map(|((errors, rows), labels)| {
+            arch.dispatch(|| logits_of(rows, width, &columns, biases, errors));
+            let rows = errors.chunks_exact_mut(num_classes).zip(labels);
+            rows.map(|(logits, label)| into_errors(logits, *label, c)).collect::<Vec<f64>>()
+        });
+        let losses: Vec<Vec<f64>> = losses.collect();
+        losses.into_iter().flatten().for_each(|loss| value += loss);
+        for errors in errors.chunks_exact(num_classes) {
+            bias_gradient.iter_mut().zip(errors).for_each(|(gradient, error)| *gradient += error);
         }
+        weight_gradient.par_chunks_exact_mut(width).enumerate().for_each(|(class, gradient)| {
+            let errors = errors.iter().skip(class).step_by(num_classes);
+            arch.dispatch(|| {
+                for (row, error) in rows.chunks_exact(width).zip(errors) {
+                    gradient.iter_mut().zip(row).for_each(|(g, f)| *g += error * f64::from(*f));
+                }
+            });
+        });
     }
     (value, gradient)
 }
 
-fn logits_of(row: &[f32], weights: &[f64], biases: &[f64], logits: &mut [f64]) {
-    for ((logit, weights), bias) in logits.iter_mut().zip(weights.chunks_exact(row.len())).zip(biases) {
-        *logit = bias + weights.iter().zip(row).map(|(w, f)| w * f64::from(*f)).sum::<f64>();
+/// Turns logits of a sample into the loss's gradient at them; gives the loss.
+fn into_errors(logits: &mut [f64], label: usize, c: f64) -> f64 {
+    let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let log_sum = highest + logits.iter().map(|l| (l - highest).exp()).sum::<f64>().ln();
+    let loss = c * (log_sum - logits[label]);
+    for (class, logit) in logits.iter_mut().enumerate() {
+        *logit = c * ((*logit - log_sum).exp() - f64::from(u8::from(class == label)));
     }
+    loss
+}
+
+/// Logits `[R, N]` of `rows` `[R, P]` by weights `columns` `[P, N]`: a weight is read once for all rows.
+#[inline(always)]
+fn logits_of(rows: &[f32], width: usize, columns: &[f64], biases: &[f64], logits: &mut [f64]) {
+    let num_classes = biases.len();
+    logits.fill(0.0);
+    for (at, column) in columns.chunks_exact(num_classes).enumerate() {
+        for (logits, row) in logits.chunks_exact_mut(num_classes).zip(rows.chunks_exact(width)) {
+            let feature = f64::from(row[at]);
+            logits.iter_mut().zip(column).for_each(|(logit, weight)| *logit += weight * feature);
+        }
+    }
+    for logits in logits.chunks_exact_mut(num_classes) {
+        logits.iter_mut().zip(biases).for_each(|(logit, bias)| *logit += bias);
+    }
+}
+
+/// `[N, P]` as `[P, N]`.
+fn transposed(weights: &[f64], width: usize) -> Vec<f64> {
+    (0..width).flat_map(|at| weights.iter().skip(at).step_by(width)).copied().collect()
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
@@ -171,23 +217,57 @@ impl Regression {
 
     /// The most likely class of each row of `features` `[M, P]`; the lowest of equals.
     pub fn predict(&self, features: &[f32]) -> Vec<usize> {
-        let mut logits = vec![0.0; self.num_classes];
-        let classify = |row: &[f32]| {
-            logits_of(row, self.weights(), self.biases(), &mut logits);
-            let mut best = 0;
-            for class in 1..logits.len() {
-                if logits[class] > logits[best] {
-                    best = class;
-                }
-            }
-            best
+        let (columns, arch) = (transposed(self.weights(), self.width), pulp::Arch::new());
+        let classify = |rows: &[f32]| {
+            let mut logits = vec![0.0; rows.len() / self.width * self.num_classes];
+            arch.dispatch(|| logits_of(rows, self.width, &columns, self.biases(), &mut logits));
+            let highest = |row: &[f64]| {
+                (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best })
+            };
+            logits.chunks_exact(self.num_classes).map(highest).collect::<Vec<usize>>()
         };
-        features.chunks_exact(self.width).map(classify).collect()
+        features.par_chunks(self.width * ROWS_PER_TASK).flat_map_iter(classify).collect()
     }
 
     /// Mean cross entropy over `samples`.
     pub fn loss(&self, samples: Samples<'_>) -> f64 {
         let penalty = 0.5 * dot(self.weights(), self.weights());
         (objective(samples, 1.0, &self.parameters).0 - penalty) / samples.labels.len() as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn value_and_gradient_are_those_of_one_sample_after_the_other() {
+        let (samples, width, num_classes) = (700, 9, 5);
+        let features: Vec<f32> =
+            (0..samples * width).map(|i| ((i * 37 + 11) % 101) as f32 / 50.0 - 1.0).collect();
+        let labels: Vec<usize> = (0..samples).map(|i| i * 7 % num_classes).collect();
+        let x: Vec<f64> = (0..num_classes * (width + 1)).map(|i| (i * 29 % 83) as f64 / 40.0 - 1.0).collect();
+        let c = 0.3;
+        let (weights, biases) = x.split_at(num_classes * width);
+        let mut value = 0.5 * dot(weights, weights);
+        let mut gradient = weights.to_vec();
+        gradient.resize(x.len(), 0.0);
+        for (row, &label) in features.chunks_exact(width).zip(&labels) {
+            let product =
+                |weights: &[f64]| weights.iter().zip(row).map(|(w, f)| w * f64::from(*f)).sum::<f64>();
+            let mut errors: Vec<f64> =
+                weights.chunks_exact(width).zip(biases).map(|(w, bias)| bias + product(w)).collect();
+            value += into_errors(&mut errors, label, c);
+            for (class, error) in errors.iter().enumerate() {
+                gradient[num_classes * width + class] += error;
+                let target = &mut gradient[class * width..][..width];
+                target.iter_mut().zip(row).for_each(|(g, f)| *g += error * f64::from(*f));
+            }
+        }
+        let samples = Samples { features: &features, labels: &labels, width, num_classes };
+        let found = objective(samples, c, &x);
+        // The same bits: a parallel sum that depends on the machine would not repeat.
+        assert_eq!(found.0.to_bits(), value.to_bits());
+        assert_eq!(found.1, gradient);
     }
 }

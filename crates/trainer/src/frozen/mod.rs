@@ -8,6 +8,7 @@ pub mod ape_t;
 pub mod cholesky;
 pub mod clap;
 pub mod clip_adapter;
+pub mod coop;
 pub mod gda;
 pub mod grid;
 pub mod lbfgs;

@@ -4,6 +4,7 @@ use std::f64::consts::PI;
 use std::ops::ControlFlow;
 
 use burn::module::Module;
+use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::Tensor;
@@ -41,7 +42,10 @@ pub enum Optimizer {
         weight_decay: f64,
     },
     /// SGD with momentum 0.9.
-    Sgd,
+    Sgd {
+        /// Added to the gradient times the parameter.
+        weight_decay: f64,
+    },
 }
 
 /// How an adapter is trained.
@@ -88,9 +92,12 @@ impl Steps {
                 let mut optimizer = AdamW::new(&module, config, |_, _| rule);
                 Box::new(move |module, gradients, rate| optimizer.step(module, gradients, rate))
             }
-            Optimizer::Sgd => {
+            Optimizer::Sgd { weight_decay } => {
                 let momentum = MomentumConfig { momentum: MOMENTUM, dampening: 0.0, nesterov: false };
-                let mut optimizer = SgdConfig::new().with_momentum(Some(momentum)).init();
+                let decay =
+                    (weight_decay > 0.0).then_some(WeightDecayConfig { penalty: weight_decay as f32 });
+                let config = SgdConfig::new().with_momentum(Some(momentum)).with_weight_decay(decay);
+                let mut optimizer = config.init();
                 Box::new(move |module, gradients, rate| optimizer.step(rate, module, gradients))
             }
         };

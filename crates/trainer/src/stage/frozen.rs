@@ -2,13 +2,13 @@
 
 use flier_model::run::WEIGHTS_FILE;
 use flier_model::{Classifier, Selection, SelectionRule, TrainedClassifier, Weights, ZeroShot};
-use pipeline_spec::spec::Method;
+use pipeline_spec::spec::{CoOpSpec, Method};
 
 use super::job::{Found, Job};
 use crate::backbone::Backbone;
 use crate::features::TrainingFeatures;
 use crate::frozen::{
-    Fitted, Inputs, ape, ape_t, clap, clip_adapter, gda, linear_probe, lp_plus_plus, prolip, task_res,
+    Fitted, Inputs, ape, ape_t, clap, clip_adapter, coop, gda, linear_probe, lp_plus_plus, prolip, task_res,
     tip_adapter,
 };
 use crate::shot_list::ShotList;
@@ -36,7 +36,10 @@ impl Job<'_> {
                     let backbone = &self.spec.backbone;
                     cache = cache.joined(&TrainingFeatures::open_generated(&generated, &shots, backbone)?);
                 }
-                self.adapter(method, &shots, &cache, &plain, control)?
+                match method {
+                    Method::CoOp(spec) => self.coop(spec, &shots, &cache, &plain, control)?,
+                    _ => self.adapter(method, &shots, &cache, &plain, control)?,
+                }
             }
         };
         fitted.map(|fitted| self.found(fitted, &shots, num_val_images)).transpose()
@@ -63,7 +66,12 @@ impl Job<'_> {
         };
         let mean_text_features = |backbone: &Backbone| backbone.mean_text_features(&texts, device);
         match method {
-            Method::ZeroShot | Method::LinearProbe(_) | Method::FineTune(_) => {
+            Method::ZeroShot
+            | Method::LinearProbe(_)
+            | Method::CoOp(_)
+            | Method::ClipLora(_)
+            | Method::TwoStage(_)
+            | Method::FineTune(_) => {
                 let problem = "expected a method on augmented views of the shots".to_owned();
                 Err(pipeline_spec::Error::Field { field: "method.kind".to_owned(), problem }.into())
             }
@@ -82,6 +90,32 @@ impl Job<'_> {
             Method::LpPlusPlus(spec) => lp_plus_plus::train(spec, &inputs, control),
             Method::TaskRes(spec) => task_res::train(spec, &inputs, mean_text_features(&backbone)?, control),
         }
+    }
+
+    fn coop(
+        &self,
+        spec: &CoOpSpec,
+        shots: &ShotList,
+        cache: &TrainingFeatures,
+        plain: &TrainingFeatures,
+        control: &mut Control<'_>,
+    ) -> Result<Option<Fitted>, Error> {
+        let (backbone, device, seed) = (self.backbone()?, self.settings.device, self.spec.seed);
+        let logit_scale = backbone.logit_scale()?;
+        let ids = backbone.prompt_ids(&shots.class_names, spec.context_length as usize)?;
+        let width = backbone.config.text_config.hidden_size;
+        let prompt = coop::Prompt::initial(spec, shots.class_names.len(), width, seed, device);
+        let tower = coop::PromptTower::new(backbone.clip, ids, device);
+        let inputs = Inputs {
+            seed,
+            shots: self.spec.shots.unwrap_or_default(),
+            cache,
+            plain,
+            text_features: tower.text_features(&prompt),
+            logit_scale,
+            device,
+        };
+        coop::train(spec, &inputs, &tower, prompt, control)
     }
 
     fn zero_shot(&self) -> Result<Found, Error> {

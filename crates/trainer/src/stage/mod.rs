@@ -3,6 +3,7 @@
 mod fine_tune;
 mod frozen;
 mod job;
+mod towers;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -122,6 +123,8 @@ fn write_checkpoints(
     let job = Job { unit, spec, settings, work_dir: &work_dir, staging: &staging.folder };
     let found = match &spec.method {
         Method::FineTune(method) => job.fine_tune(method, control),
+        Method::ClipLora(method) => job.clip_lora(method, control),
+        Method::TwoStage(method) => job.two_stage(method, control),
         method => job.frozen(method, control),
     }?;
     let Some(found) = found else { return Ok(false) };

@@ -204,6 +204,7 @@ pub fn images_unit(splits: &[&str]) -> Unit {
         splits: strings(splits),
         image_size: 24,
         stored: None,
+        classes: None,
         num_parts: 1,
     };
     unit(StageSpec::Images(spec), &[])

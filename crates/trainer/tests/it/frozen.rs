@@ -7,8 +7,8 @@ use flier_model::run::{RUN_FILE, WEIGHTS_FILE};
 use flier_model::{Classifier, RunDescription, SelectionRule, TrainedClassifier};
 use pipeline_spec::spec::{
     AdapterTraining, ApeSpec, ApeTSpec, CacheSpec, CafoSpec, ChannelSpec, ClapSpec, ClipAdapterSpec,
-    FeatureLayer, GdaSpec, LinearProbeSpec, LpPlusPlusSpec, Method, Penalty, ProLipSpec, TaskResSpec,
-    TipAdapterSpec, ViewAugment,
+    CoOpSpec, Context, EpochsFrom, FeatureLayer, GdaSpec, LinearProbeSpec, LpPlusPlusSpec, Method, Penalty,
+    ProLipSpec, TaskResSpec, TipAdapterSpec, ViewAugment,
 };
 use pipeline_spec::{ArtifactId, StageSpec};
 
@@ -157,7 +157,27 @@ fn adapters() -> Vec<Method> {
         Method::ApeT(ApeTSpec { channels, initial_alpha: 1.0, initial_beta: 1.0, alpha, beta, training }),
         Method::LpPlusPlus(LpPlusPlusSpec { epochs: 12 }),
         Method::TaskRes(TaskResSpec { residual_scale: vec![0.5], training }),
+        coop(Context::Unified),
+        coop(Context::ClassSpecific),
     ]
+}
+
+fn coop(context: Context) -> Method {
+    let epochs = vec![EpochsFrom { shots: 1, epochs: 2 }];
+    Method::CoOp(CoOpSpec { context_length: 4, context, epochs, batch_size: 4, learning_rate: 1e-2 })
+}
+
+#[test]
+fn a_context_that_does_not_fit_the_text_tower_is_refused() {
+    let fixture = Fixture::new();
+    let features = fixture.run(&fixture.features_unit(&["train", "val"], ViewAugment::Center)).unwrap();
+    let cache = fixture.run(&fixture.features_unit(&["train"], CROPS)).unwrap();
+    let Method::CoOp(spec) = coop(Context::Unified) else { panic!() };
+    let method = Method::CoOp(CoOpSpec { context_length: 23, ..spec });
+    let spec = StageSpec::Checkpoints(fixture.checkpoints_spec(VIT, method));
+    let inputs = [("fewshot-splits", &fixture.shots), ("features", &features), ("cache-features", &cache)];
+    let message = fixture.run(&fixture::unit(spec, &inputs)).unwrap_err().to_string();
+    assert!(message.contains("method.context_length") && message.contains("at most"), "{message}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use burn::nn::Linear;
 use burn::tensor::{Tensor, TensorData};
 use flier_model::Classifier;
 use pipeline_spec::spec::{
-    AdapterTraining, ApeSpec, ApeTSpec, CacheSpec, ChannelSpec, ClapSpec, ClipAdapterSpec, GdaSpec,
+    AdapterTraining, ApeSpec, ApeTSpec, CacheSpec, CafoSpec, ChannelSpec, ClapSpec, ClipAdapterSpec, GdaSpec,
     LpPlusPlusSpec, Penalty, ProLipSpec, TaskResSpec, TipAdapterSpec,
 };
 use safetensors::SafeTensors;
@@ -170,6 +170,29 @@ fn tip_adapter_f_equals_the_reference() {
     let fitted = tip_adapter::train(&spec, &case.inputs(), &mut *go_on()).unwrap().unwrap();
     let golden = case.check("tip_adapter_f", &fitted);
     let &Classifier::TipAdapterF { alpha, beta, .. } = fitted.trained.classifier() else { panic!() };
+    assert_setting("alpha", alpha, &golden);
+    assert_setting("beta", beta, &golden);
+}
+
+#[test]
+fn cafo_equals_the_reference() {
+    let mut case = Case::new(false);
+    let golden = Golden::open("cafo");
+    let generated = TrainingFeatures {
+        train: golden.values("generated"),
+        train_labels: golden.labels("generated_labels"),
+        ..case.cache.clone()
+    };
+    case.cache = case.cache.joined(&generated);
+    let spec = CafoSpec {
+        generated_per_class: Some(3),
+        alpha: ALPHA.to_vec(),
+        beta: vec![1.0, 5.5, 20.0],
+        training: training(8, 1e-2),
+    };
+    let fitted = tip_adapter::train_cafo(&spec, &case.inputs(), &mut *go_on()).unwrap().unwrap();
+    let golden = case.check("cafo", &fitted);
+    let &Classifier::Cache { alpha, beta, .. } = fitted.trained.classifier() else { panic!() };
     assert_setting("alpha", alpha, &golden);
     assert_setting("beta", beta, &golden);
 }

@@ -171,10 +171,13 @@ fn latents_do_not_change_image_logits_where_branches_are_independent() {
 }
 
 #[test]
-fn latents_change_image_logits_where_the_head_is_shared() {
-    let spec = FineTuneSpec { coupling: Coupling::SharedHead, ..fine_tune_spec() };
-    let [a, b] = logits_with_two_sets_of_latents(&spec);
-    assert_ne!(a, b);
+fn latents_change_image_logits_where_the_branches_meet() {
+    use Coupling::{AlignLoss, FeatureAdd, LogitSum, SharedHead};
+    for coupling in [SharedHead, LogitSum, FeatureAdd, AlignLoss] {
+        let spec = FineTuneSpec { coupling, ..fine_tune_spec() };
+        let [a, b] = logits_with_two_sets_of_latents(&spec);
+        assert_ne!(a, b, "{coupling:?}");
+    }
 }
 
 #[test]

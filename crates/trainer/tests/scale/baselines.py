@@ -1,11 +1,12 @@
 """Time of the baselines on synthetic features of ImageNet's size, the way the authors' scripts do it in PyTorch.
 
-`examples/time_baselines.rs` is the same in Rust. Run by hand on one machine:
+`examples/time_baselines.rs` is the same in Rust. Run by hand on one idle machine:
 
-    python baselines.py --shots 1,2,4,8,16 --seeds 3
+    python baselines.py
 
 A search over alpha and beta computes the product with the one-hot values for every pair, as Tip-Adapter's and APE's scripts
-do. `--grid-points N` times N pairs of each search and multiplies; the output says so. Needs torch and numpy only.
+do. What grows evenly is measured in part and multiplied: epochs, pairs of a search (`--grid-points`), test images and seeds.
+Every line gives the measured time and that of the full size. Needs torch and numpy only.
 """
 
 import argparse
@@ -17,22 +18,35 @@ import torch.nn.functional as F
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--shots", default="1,2,4,8,16")
-parser.add_argument("--seeds", type=int, default=3)
+parser.add_argument("--seeds", type=int, default=1)
 parser.add_argument("--classes", type=int, default=1000)
 parser.add_argument("--width", type=int, default=1024)
-parser.add_argument("--test", type=int, default=50_000)
+parser.add_argument("--test", type=int, default=2048, help="test images that are measured")
 parser.add_argument("--views", type=int, default=1)
-parser.add_argument("--epochs", type=float, default=1.0, help="share of the papers' epochs")
-parser.add_argument("--methods", default="gda,tip-adapter,tip-adapter-f,ape,clap,taskres,lp-plus-plus")
-parser.add_argument("--grid-points", type=int, default=0, help="pairs of a search that are timed; 0 for all")
+parser.add_argument("--epochs", type=float, default=0.005, help="share of the papers' epochs that is measured")
+parser.add_argument("--methods", default="gda,tip-adapter,tip-adapter-f,ape,ape-t,clap,taskres,clip-adapter,prolip,lp-plus-plus")
+parser.add_argument("--grid-points", type=int, default=2, help="pairs of a search that are measured; 0 for all")
 args = parser.parse_args()
 
+FULL_TEST, FULL_SEEDS = 50_000, 3
 SCALE = 100.0
 BETA = [i * (7 - 0.1) / 200 + 0.1 for i in range(200)]
 ALPHA = [i * (3 - 0.1) / 20 + 0.1 for i in range(20)]
 GAMMA = [0.0, 0.1, 0.2, 0.3, 0.4]
 unit = lambda x: x / x.norm(dim=-1, keepdim=True)
-epochs_of = lambda n: max(1, round(n * args.epochs))
+extra = 0.0  # seconds that the unmeasured epochs and pairs of the current method would take
+
+
+def epochs_of(full):
+    return min(full, max(1, round(full * args.epochs)))
+
+
+def timed_epochs(full, steps):
+    """Goes over `steps`, which are those of the measured epochs."""
+    global extra
+    started = time.perf_counter()
+    yield from steps
+    extra += (time.perf_counter() - started) * (full / epochs_of(full) - 1)
 
 
 def features(rows, seed):
@@ -58,7 +72,8 @@ accuracy = lambda logits, labels: (logits.argmax(dim=1) == labels).float().mean(
 
 
 def search(settings, logits_of, labels):
-    """The best setting, and the seconds that the untimed settings would take."""
+    """The best of the measured settings."""
+    global extra
     timed = settings[: args.grid_points] if args.grid_points else settings
     started, best, best_accuracy = time.perf_counter(), settings[0], -1.0
     for setting in timed:
@@ -66,7 +81,8 @@ def search(settings, logits_of, labels):
         if a > best_accuracy:
             best, best_accuracy = setting, a
     elapsed = time.perf_counter() - started
-    return best, elapsed / len(timed) * (len(settings) - len(timed))
+    extra += elapsed / len(timed) * (len(settings) - len(timed))
+    return best
 
 
 def tip(data, keys):
@@ -74,15 +90,26 @@ def tip(data, keys):
         affinity = x @ keys.T
         return SCALE * x @ data.text.T + alpha * ((-beta + beta * affinity).exp() @ data.values)
 
-    (beta, alpha), extra = search([(b, a) for b in BETA for a in ALPHA], logits_of, data.val_labels)
-    return lambda x: logits_of(beta, alpha, x), extra
+    beta, alpha = search([(b, a) for b in BETA for a in ALPHA], logits_of, data.val_labels)
+    return lambda x: logits_of(beta, alpha, x)
 
 
-def batches(data, epochs, size=256):
-    for epoch in range(epochs):
-        view = data.views[epoch % args.views]
-        for batch in torch.randperm(len(view)).split(size):
-            yield view[batch], data.labels[batch]
+def batches(data, full_epochs, size=256):
+    def steps():
+        for epoch in range(epochs_of(full_epochs)):
+            view = data.views[epoch % args.views]
+            for batch in torch.randperm(len(view)).split(size):
+                yield view[batch], data.labels[batch]
+
+    yield from timed_epochs(full_epochs, steps())
+
+
+def descend(optimizer, batches, loss_of):
+    for x, y in batches:
+        loss = loss_of(x, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
 
 @torch.no_grad()
@@ -95,8 +122,8 @@ def gda(data):
     w = torch.einsum("nd,dc->cn", means, precision)
     b = -torch.log(torch.tensor(float(args.classes))) - torch.einsum("nd,dc,nc->n", means, precision, means) / 2
     logits_of = lambda alpha, x=data.val: SCALE * x @ data.text.T + alpha * (x @ w + b)
-    (alpha,), extra = search([(10.0**p,) for p in range(-4, 3)], logits_of, data.val_labels)
-    return lambda x: logits_of(alpha, x), extra
+    (alpha,) = search([(10.0**p,) for p in range(-4, 3)], logits_of, data.val_labels)
+    return lambda x: logits_of(alpha, x)
 
 
 @torch.no_grad()
@@ -107,12 +134,8 @@ def tip_adapter(data):
 def tip_adapter_f(data):
     keys = torch.nn.Parameter(data.keys.clone())
     optimizer = torch.optim.AdamW([keys], lr=1e-3, eps=1e-4)
-    for x, y in batches(data, epochs_of(20)):
-        logits = SCALE * x @ data.text.T + 1.17 * ((-1 + x @ keys.T).exp() @ data.values)
-        loss = F.cross_entropy(logits, y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    logits = lambda x: SCALE * x @ data.text.T + 1.17 * ((-1 + x @ keys.T).exp() @ data.values)
+    descend(optimizer, batches(data, 20), lambda x, y: F.cross_entropy(logits(x), y))
     with torch.no_grad():
         return tip(data, keys)
 
@@ -135,8 +158,36 @@ def ape(data):
         return SCALE * x @ data.text.T + alpha * ((-beta + beta * (seen(x) @ keys.T)).exp() @ values)
 
     settings = [(b, a, g) for b in BETA for a in ALPHA for g in GAMMA]
-    best, extra = search(settings, logits_of, data.val_labels)
-    return lambda x: logits_of(*best, x), extra
+    best = search(settings, logits_of, data.val_labels)
+    return lambda x: logits_of(*best, x)
+
+
+def ape_t(data):
+    sums = data.text.sum(dim=0)
+    similarity = (sums**2 - (data.text**2).sum(dim=0)) / (args.classes * (args.classes - 1))
+    channels = (-0.2 * similarity + 0.8 * data.text.var(dim=0)).topk(args.width // 2).indices
+    residual = torch.nn.Parameter(torch.zeros(args.classes, args.width // 2))
+    weights = torch.nn.Parameter(torch.ones(len(data.labels), 1))
+    optimizer = torch.optim.AdamW([residual, weights], lr=1e-3, eps=1e-3, weight_decay=0.1)
+
+    def moved():
+        spread = torch.zeros_like(data.text)
+        spread[:, channels] = residual
+        return data.text + spread, data.keys + spread[data.labels], data.values * weights
+
+    def loss_of(x, y):
+        text, keys, values = moved()
+        return F.cross_entropy(SCALE * x @ text.T + (x @ keys.T - 1).exp() @ values, y)
+
+    descend(optimizer, batches(data, 20), loss_of)
+    with torch.no_grad():
+        text, keys, values = moved()
+
+        def logits_of(beta, alpha, x=data.val):
+            return SCALE * x @ text.T + alpha * ((-beta + beta * (x @ keys.T)).exp() @ values)
+
+        best = search([(b, a) for b in BETA for a in ALPHA], logits_of, data.val_labels)
+    return lambda x: logits_of(*best, x)
 
 
 def clap(data):
@@ -146,24 +197,41 @@ def clap(data):
     multipliers = torch.diag(p.T @ one_hot) / one_hot.sum(dim=0)
     w = torch.nn.Parameter(data.raw_text.clone())
     optimizer = torch.optim.SGD([w], lr=0.1, momentum=0.9)
-    for x, y in batches(data, epochs_of(300)):
-        loss = F.cross_entropy(cosine(x, w), y) + (multipliers * (w - data.raw_text).pow(2).sum(dim=1)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return lambda x: cosine(x, w.detach()), 0.0
+    penalty = lambda: (multipliers * (w - data.raw_text).pow(2).sum(dim=1)).mean()
+    descend(optimizer, batches(data, 300), lambda x, y: F.cross_entropy(cosine(x, w), y) + penalty())
+    return lambda x: cosine(x, w.detach())
 
 
 def taskres(data):
     residual = torch.nn.Parameter(torch.zeros_like(data.raw_text))
     optimizer = torch.optim.Adam([residual], lr=2e-3)
     cosine = lambda x: SCALE * x @ unit(data.raw_text + 0.5 * residual).T
-    for x, y in batches(data, epochs_of(100)):
-        loss = F.cross_entropy(cosine(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return cosine, 0.0
+    descend(optimizer, batches(data, 100), lambda x, y: F.cross_entropy(cosine(x), y))
+    return cosine
+
+
+def clip_adapter(data):
+    width = args.width
+    layers = torch.nn.Sequential(
+        torch.nn.Linear(width, width // 4, bias=False),
+        torch.nn.ReLU(),
+        torch.nn.Linear(width // 4, width, bias=False),
+        torch.nn.ReLU(),
+    )
+    optimizer = torch.optim.SGD(layers.parameters(), lr=1e-2, momentum=0.9)
+    logits = lambda x: SCALE * unit(0.2 * layers(x) + 0.8 * x) @ data.text.T
+    descend(optimizer, batches(data, 300), lambda x, y: F.cross_entropy(logits(x), y))
+    return logits
+
+
+def prolip(data):
+    start = torch.eye(args.width)
+    w = torch.nn.Parameter(start.clone())
+    optimizer = torch.optim.Adam([w], lr=1e-5, eps=1e-4)
+    logits = lambda x: SCALE * unit(x @ w) @ data.text.T
+    loss_of = lambda x, y: F.cross_entropy(logits(x), y) + (w - start).pow(2).sum() / data.shots
+    descend(optimizer, batches(data, 300, len(data.labels)), loss_of)
+    return logits
 
 
 def lp_plus_plus(data):
@@ -177,7 +245,7 @@ def lp_plus_plus(data):
     blending = (250 * own.mean() * torch.ones(args.classes)).requires_grad_()
     logits = lambda x: x @ w.T + b + blending * (x @ data.text.T)
     optimizer, best = torch.optim.SGD([w, b], lr=rate, momentum=0.9), (-1.0, None)
-    for epoch in range(1, epochs_of(300) + 1):
+    for epoch in timed_epochs(300, range(1, epochs_of(300) + 1)):
         loss = F.cross_entropy(logits(x), data.labels)
         optimizer.zero_grad()
         blending.grad = None
@@ -190,24 +258,29 @@ def lp_plus_plus(data):
             if score >= best[0]:
                 best = (score, (w.detach().clone(), b.detach().clone(), blending.detach().clone()))
     w, b, blending = best[1]
-    return lambda x: x @ w.T + b + blending * (x @ data.text.T), 0.0
+    return lambda x: x @ w.T + b + blending * (x @ data.text.T)
 
 
-METHODS = {f.__name__.replace("_", "-"): f for f in (gda, tip_adapter, tip_adapter_f, ape, clap, taskres, lp_plus_plus)}
+FUNCTIONS = (gda, tip_adapter, tip_adapter_f, ape, ape_t, clap, taskres, clip_adapter, prolip, lp_plus_plus)
+METHODS = {f.__name__.replace("_", "-"): f for f in FUNCTIONS}
 test, totals = unit(features(args.test, 0)), {}
 for shots in map(int, args.shots.split(",")):
     for seed in range(1, args.seeds + 1):
         data = Data(shots, seed)
         for name in args.methods.split(","):
-            started = time.perf_counter()
-            predict, extra = METHODS[name](data)
-            fitted = time.perf_counter() - started + extra
+            extra, started = 0.0, time.perf_counter()
+            predict = METHODS[name](data)
+            fitted = time.perf_counter() - started
             with torch.no_grad():
                 checksum = sum(predict(x)[:, 0].double().sum().item() for x in test.split(1024))
-            total = time.perf_counter() - started + extra
-            note = f", of it {extra:.1f} s extrapolated" if extra else ""
-            print(f"{name} shots {shots} seed {seed}: fit {fitted:.2f} s, all {total:.2f} s{note}, checksum {checksum:.3f}", flush=True)
-            totals[name] = totals.get(name, 0.0) + total
-for name, total in totals.items():
-    print(f"{name}: {total:.1f} s")
-print(f"all: {sum(totals.values()):.1f} s; peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+            measured = time.perf_counter() - started
+            full = fitted + extra + (measured - fitted) * FULL_TEST / args.test
+            print(f"{name} shots {shots} seed {seed}: measured {measured:.2f} s, full {full:.1f} s, checksum {checksum:.3f}", flush=True)
+            before = totals.get(name, (0.0, 0.0))
+            totals[name] = (before[0] + measured, before[1] + full)
+scale = FULL_SEEDS / args.seeds
+for name, (measured, full) in totals.items():
+    print(f"{name}: measured {measured:.1f} s, full {full * scale:.0f} s")
+measured, full = (sum(values) for values in zip(*totals.values()))
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(f"all: measured {measured:.1f} s, full {full * scale:.0f} s; peak memory {memory:.0f} MiB")

@@ -190,9 +190,13 @@ impl AdapterTraining {
     pub(super) fn check(&self) -> Result<(), Error> {
         expect(self.epochs > 0, "method.training.epochs", "at least 1", self.epochs)?;
         expect(self.batch_size > 0, "method.training.batch_size", "at least 1", self.batch_size)?;
-        let rate = self.learning_rate;
-        expect(rate > 0.0, "method.training.learning_rate", "a number > 0", rate)
+        check_rate("training.learning_rate", self.learning_rate)
     }
+}
+
+/// Fails unless the learning rate is above zero.
+pub(super) fn check_rate(field: &str, rate: f64) -> Result<(), Error> {
+    expect(rate > 0.0, &format!("method.{field}"), "a number > 0", rate)
 }
 
 /// Fails unless the list holds a value and all are finite and at least `least`.

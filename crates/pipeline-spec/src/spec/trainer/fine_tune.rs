@@ -107,6 +107,12 @@ pub enum Coupling {
     Independent,
     /// One classifier for both; the latent feature is projected to the encoder's width where the widths differ.
     SharedHead,
+    /// Two classifiers; on generated samples the latent loss is that of the sum of both logits.
+    LogitSum,
+    /// One classifier; on generated samples the latent loss is that of the sum of both features, the latent's projected.
+    FeatureAdd,
+    /// Two classifiers; the latent loss also draws the image feature to the projected latent feature (cosine).
+    AlignLoss,
 }
 
 /// Order of the passes over real and generated samples.
@@ -277,7 +283,7 @@ impl FineTuneSpec {
 }
 
 impl Augment {
-    fn check(&self) -> Result<(), Error> {
+    pub(super) fn check(&self) -> Result<(), Error> {
         match *self {
             Self::None => Ok(()),
             Self::CropFlip { scale_min } => check_scale(scale_min),

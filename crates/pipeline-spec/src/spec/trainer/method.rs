@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::adapters::check_grid;
 use super::{
-    ApeSpec, ApeTSpec, CacheSpec, CafoSpec, ClapSpec, ClipAdapterSpec, FeatureLayer, FineTuneSpec, GdaSpec,
-    GeneratedUse, HeadInit, InputSlot, LinearProbeSpec, LpPlusPlusSpec, Penalty, ProLipSpec, Select,
-    TaskResSpec, TipAdapterSpec, expect, slot,
+    ApeSpec, ApeTSpec, CacheSpec, CafoSpec, ClapSpec, ClipAdapterSpec, ClipLoraSpec, CoOpSpec, FeatureLayer,
+    FineTuneSpec, GdaSpec, GeneratedUse, HeadInit, InputSlot, LinearProbeSpec, LpPlusPlusSpec, Penalty,
+    ProLipSpec, Select, TaskResSpec, TipAdapterSpec, TwoStageSpec, expect, slot,
 };
 use crate::{ArtifactKind, Error};
 
@@ -43,6 +43,14 @@ pub enum Method<F = FineTuneSpec> {
     /// A residual on the text classifier.
     #[serde(rename = "taskres")]
     TaskRes(TaskResSpec),
+    /// A learned prompt.
+    #[serde(rename = "coop")]
+    CoOp(CoOpSpec),
+    /// Low-rank updates of both towers.
+    ClipLora(ClipLoraSpec),
+    /// Layer norms of both towers, then a classifier.
+    #[serde(rename = "2sfs")]
+    TwoStage(TwoStageSpec),
     /// The image encoder itself: FLIER and its controls.
     FineTune(F),
 }
@@ -68,6 +76,9 @@ impl<F> Method<F> {
             Self::ApeT(s) => Method::ApeT(s),
             Self::LpPlusPlus(s) => Method::LpPlusPlus(s),
             Self::TaskRes(s) => Method::TaskRes(s),
+            Self::CoOp(s) => Method::CoOp(s),
+            Self::ClipLora(s) => Method::ClipLora(s),
+            Self::TwoStage(s) => Method::TwoStage(s),
             Self::FineTune(s) => Method::FineTune(map(s)?),
         })
     }
@@ -75,6 +86,17 @@ impl<F> Method<F> {
     /// Where the features that the method reads are taken.
     pub fn feature_layer(&self) -> Option<FeatureLayer> {
         matches!(self, Self::ProLip(_)).then_some(FeatureLayer::PreProjection)
+    }
+
+    /// Whether a run of the method can meet classes that it was not trained on: its classifier is made of text features,
+    /// and what it has trained is on the side of the image.
+    pub fn meets_texts(&self) -> bool {
+        matches!(self, Self::ZeroShot | Self::ClipAdapter(_) | Self::ProLip(_))
+    }
+
+    /// Whether the image encoder is trained, so that predictions are made from images.
+    pub fn trains_encoder(&self) -> bool {
+        matches!(self, Self::ClipLora(_) | Self::TwoStage(_) | Self::FineTune(_))
     }
 }
 
@@ -97,7 +119,9 @@ impl Method {
             | Self::Ape(_)
             | Self::ApeT(_)
             | Self::LpPlusPlus(_)
-            | Self::TaskRes(_) => vec![shots, features, cache],
+            | Self::TaskRes(_)
+            | Self::CoOp(_) => vec![shots, features, cache],
+            Self::ClipLora(_) | Self::TwoStage(_) => vec![images, shots],
             Self::Cafo(_) => {
                 vec![shots, features, cache, slot("generated-features", ArtifactKind::Features)]
             }
@@ -115,7 +139,7 @@ impl Method {
     /// Whether the method reads the texts of the text classifier.
     pub fn reads_texts(&self) -> bool {
         match self {
-            Self::LinearProbe(_) => false,
+            Self::LinearProbe(_) | Self::CoOp(_) => false,
             Self::FineTune(s) => s.head_init == HeadInit::ZeroShotText,
             _ => true,
         }
@@ -134,7 +158,7 @@ impl Method {
             | Self::Ape(_)
             | Self::ApeT(_) => "val-grid",
             Self::ClipAdapter(s) => grid(s.ratio.len()),
-            Self::Clap(_) => "last",
+            Self::Clap(_) | Self::CoOp(_) | Self::ClipLora(_) | Self::TwoStage(_) => "last",
             Self::ProLip(s) => match &s.penalty {
                 Penalty::Values { values } => grid(values.len() * s.learning_rate.len()),
                 Penalty::InverseShots | Penalty::InverseShotsSquared => grid(s.learning_rate.len()),
@@ -196,6 +220,9 @@ impl Method {
                 check_grid("residual_scale", &s.residual_scale, 0.0)?;
                 s.training.check()
             }
+            Self::CoOp(s) => s.check(),
+            Self::ClipLora(s) => s.check(),
+            Self::TwoStage(s) => s.check(),
             Self::FineTune(s) => s.check(),
         }
     }

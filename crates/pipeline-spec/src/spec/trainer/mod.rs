@@ -4,6 +4,7 @@ mod adapters;
 mod features;
 mod fine_tune;
 mod method;
+mod towers;
 
 pub use adapters::{
     AdapterTraining, ApeSpec, ApeTSpec, CacheSpec, CafoSpec, ChannelSpec, ClapSpec, ClipAdapterSpec, GdaSpec,
@@ -15,6 +16,7 @@ pub use fine_tune::{
     Preset, Schedule, Select, Training,
 };
 pub use method::Method;
+pub use towers::{ClipLoraSpec, CoOpSpec, Context, EpochsFrom, TowerTraining, TwoStageSpec};
 
 use serde::{Deserialize, Serialize};
 
