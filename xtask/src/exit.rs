@@ -40,11 +40,10 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
             return BAD_INPUT;
         }
         let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-        if matches!(io, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::WriteZero)) {
-            return IO;
-        }
-        if matches!(io, Some(ErrorKind::ReadOnlyFilesystem)) {
-            return CANNOT_CREATE;
+        match io {
+            Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::WriteZero) => return IO,
+            Some(ErrorKind::ReadOnlyFilesystem) => return CANNOT_CREATE,
+            _ => {}
         }
     }
     FAILED
@@ -60,4 +59,19 @@ pub fn code_of_status(status: ExitStatus) -> u8 {
 /// The exit code after the signal `signal`.
 pub fn code_of_signal(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(FAILED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_full_or_read_only_has_the_code_of_the_stages() {
+        let code = |kind: ErrorKind| {
+            code_of(&anyhow::Error::new(std::io::Error::from(kind)).context("cannot create `logs`"))
+        };
+        assert_eq!(code(ErrorKind::StorageFull), IO);
+        assert_eq!(code(ErrorKind::ReadOnlyFilesystem), CANNOT_CREATE);
+        assert_eq!(code(ErrorKind::Other), FAILED);
+    }
 }

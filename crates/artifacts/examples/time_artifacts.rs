@@ -1,13 +1,14 @@
 //! One pass over 10,000 latents [4, 64, 64] of f16 precision with their images, written or read, timed whenever a line arrives.
 //!
-//! `cargo xtask bench artifacts` runs it beside `tests/scale/time_artifacts.py`, which makes the same rows. The protocol is that of
-//! `passes` in clip-model: for every line on stdin one pass, answered by `WALL CPU`; at the end `peak KIB`.
+//! `cargo xtask bench artifacts` runs it beside `tests/scale/time_artifacts.py`, which makes the same rows.
+//! The protocol is in `passes/mod.rs`.
 
-use std::error::Error;
-use std::io::Write;
-use std::path::Path;
+#[path = "../../clip-model/examples/passes/mod.rs"]
+mod passes;
+
 use std::time::Instant;
 
+use anyhow::{Context, bail};
 use artifacts::{
     ArtifactReader, ArtifactWriter, FileContext, LatentRow, RowReader, SchemaInfo, Shard, round_to_f16,
 };
@@ -20,17 +21,15 @@ const SHAPE: [usize; 3] = [4, 64, 64];
 /// Rows of a pass of single rows.
 const NUM_SINGLE: u64 = 100;
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
-
-fn main() -> Outcome<()> {
-    let case = std::env::args().nth(1).ok_or("expected `write`, `read` or `row`")?;
+fn main() -> anyhow::Result<()> {
+    let case = std::env::args().nth(1).context("expected `write`, `read` or `row`")?;
     let folder = tempfile::tempdir()?;
     let unit = unit()?;
     let store = |name: &str| Store::new(folder.path().join(name));
     if case == "write" {
         let rows = rows();
         let mut pass = 0;
-        return serve(|| {
+        return passes::serve(1, || {
             pass += 1;
             let store = store(&pass.to_string());
             write(&store, &unit, &rows)?;
@@ -41,7 +40,7 @@ fn main() -> Outcome<()> {
     write(&store, &unit, &rows())?;
     let id = unit.output();
     match case.as_str() {
-        "read" => serve(|| {
+        "read" => passes::serve(1, || {
             let rows = ArtifactReader::open(&store, &id)?.rows::<LatentRow>()?;
             assert_eq!(rows.len(), NUM_ROWS as usize);
             Ok(())
@@ -49,27 +48,27 @@ fn main() -> Outcome<()> {
         "row" => {
             let parts = parts(&store, &id)?;
             let mut row = 0;
-            serve(|| {
+            passes::serve(1, || {
                 for _ in 0..NUM_SINGLE {
                     row = (row + 7919) % u64::from(NUM_ROWS);
                     let per_part = u64::from(NUM_ROWS / NUM_PARTS);
                     let found =
-                        parts[(row / per_part) as usize].row(row % per_part)?.ok_or("a row is missing")?;
+                        parts[(row / per_part) as usize].row(row % per_part)?.context("a row is missing")?;
                     assert_eq!(u64::from(found.sample_index), row);
                 }
                 Ok(())
             })
         }
-        other => Err(format!("no case `{other}`").into()),
+        other => bail!("no case `{other}`"),
     }
 }
 
-fn parts(store: &Store, id: &ArtifactId) -> Outcome<Vec<RowReader<LatentRow>>> {
+fn parts(store: &Store, id: &ArtifactId) -> anyhow::Result<Vec<RowReader<LatentRow>>> {
     let reader = ArtifactReader::open(store, id)?;
-    (0..NUM_PARTS as usize).map(|index| Ok(reader.open_part(index)?.ok_or("a part is missing")?)).collect()
+    (0..NUM_PARTS as usize).map(|index| reader.open_part(index)?.context("a part is missing")).collect()
 }
 
-fn write(store: &Store, unit: &Unit, rows: &[LatentRow]) -> Outcome<()> {
+fn write(store: &Store, unit: &Unit, rows: &[LatentRow]) -> anyhow::Result<()> {
     let writer = ArtifactWriter::open(store, unit, NUM_PARTS, FileContext::new("bench"))?;
     let class_names = (0..NUM_CLASSES).map(|class| format!("class {class}")).collect();
     let info = SchemaInfo { class_names, tensor_shape: SHAPE.to_vec(), ..SchemaInfo::default() };
@@ -81,7 +80,7 @@ fn write(store: &Store, unit: &Unit, rows: &[LatentRow]) -> Outcome<()> {
     Ok(())
 }
 
-fn unit() -> Outcome<Unit> {
+fn unit() -> anyhow::Result<Unit> {
     let digest = "0".repeat(64);
     let spec = serde_json::json!({ "kind": "latents", "spec": { "dataset": "bench",
         "checkpoint": { "id": "none", "digest": digest }, "samples_per_prompt": 1, "scheduler": "ddim",
@@ -133,27 +132,4 @@ fn rows() -> Vec<LatentRow> {
         clip_score: None,
     };
     (0..NUM_ROWS).map(row).collect()
-}
-
-fn serve(mut pass: impl FnMut() -> Outcome<()>) -> Outcome<()> {
-    let mut out = std::io::stdout();
-    pass()?;
-    for line in std::io::stdin().lines() {
-        line?;
-        let (wall, cpu) = (Instant::now(), cpu_seconds()?);
-        pass()?;
-        writeln!(out, "{} {}", wall.elapsed().as_secs_f64(), cpu_seconds()? - cpu)?;
-    }
-    let status = std::fs::read_to_string(Path::new("/proc/self/status"))?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next());
-    writeln!(out, "peak {}", peak.ok_or("no VmHWM")?)?;
-    Ok(())
-}
-
-/// User and system time of the process.
-fn cpu_seconds() -> Outcome<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields = stat.rsplit(')').next().ok_or("no fields in /proc/self/stat")?;
-    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
-    Ok(ticks as f64 / 100.0) // the kernel counts hundredths for programs on every Linux
 }

@@ -8,7 +8,6 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Distribution, Gradients, Int, Tensor, TensorData};
 use clap::{Parser, ValueEnum};
 use clip_model::{Activation, Backbone, Clip};
-use passes::wait;
 
 #[derive(Parser)]
 struct Args {
@@ -50,7 +49,7 @@ fn main() -> anyhow::Result<()> {
     let Args { case, device } = Args::parse();
     let device = device.open()?;
     let config = Backbone::by_name(case.backbone())?.config(Activation::QuickGelu);
-    let pass: Box<dyn FnMut()> = match case {
+    let pass: Box<dyn FnMut() -> anyhow::Result<()>> = match case {
         Case::TextForward => {
             let model = config.init(&device).valid();
             let ids = token_ids(case.batch(), &device);
@@ -83,11 +82,12 @@ fn token_ids(batch: usize, device: &Device) -> Tensor<2, Int> {
 }
 
 /// Forward, and the gradients of all parameters of the image tower.
-fn step(model: &Clip, pixel_values: Tensor<4>) {
+fn step(model: &Clip, pixel_values: Tensor<4>) -> anyhow::Result<()> {
     let features = model.image_features(pixel_values);
     let grads = (features.clone() * features).mean().backward();
     let mut reader = Reader { grads };
     model.vision.visit(&mut reader);
+    Ok(())
 }
 
 /// Takes every gradient out.
@@ -98,7 +98,13 @@ struct Reader {
 impl ModuleVisitor for Reader {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = param.val().grad_remove(&mut self.grads) {
-            wait(grad.narrow(0, 0, 1));
+            grad.narrow(0, 0, 1).into_data();
         }
     }
+}
+
+/// Ends when the numbers are there.
+fn wait<const D: usize>(tensor: Tensor<D>) -> anyhow::Result<()> {
+    tensor.try_into_data()?;
+    Ok(())
 }

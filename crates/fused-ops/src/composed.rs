@@ -9,7 +9,7 @@ use burn::tensor::{DType, FloatDType, Shape, TensorData};
 use crate::extension::{Activation, Convolution, NormGradients, NormState, ProductGradients};
 
 /// OpenAI's factor inside quick-gelu.
-const QUICK_GELU: f32 = 1.702;
+pub(crate) const QUICK_GELU: f32 = 1.702;
 
 pub(crate) fn linear<B: Backend>(
     x: FloatTensor<B>,

@@ -9,8 +9,8 @@ use tch::Tensor;
 use crate::composed;
 use crate::extension::{Activation, Convolution, FusedOps, Maybe, Recorded, Training};
 
-/// OpenAI's factor inside quick-gelu.
-const QUICK_GELU: f64 = 1.702;
+/// The factor inside quick-gelu.
+const QUICK_GELU: f64 = composed::QUICK_GELU as f64;
 
 type Primitive = FloatTensor<LibTorch>;
 

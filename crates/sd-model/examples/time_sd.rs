@@ -9,7 +9,6 @@ use burn::module::Module;
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use clap::{Parser, ValueEnum};
 use clip_model::{Activation, TextConfig};
-use passes::wait;
 use sd_model::AutoencoderKlConfig;
 use sd_model::checkpoints::Pretrained;
 
@@ -37,7 +36,7 @@ fn main() -> anyhow::Result<()> {
     let Args { case, device } = Args::parse();
     let device = device.open()?;
     let normal = |shape: [usize; 4]| Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &device);
-    let pass: Box<dyn FnMut()> = match case {
+    let pass: Box<dyn FnMut() -> anyhow::Result<()>> = match case {
         Case::Unet => {
             let unet = Pretrained::by_name("2.1-base")?.unet_config().init(&device)?.valid();
             let (sample, timesteps) = (normal([2, 4, 64, 64]), Tensor::<1>::full([2], 981.0, &device));
@@ -76,4 +75,10 @@ fn text_config() -> TextConfig {
 fn token_ids(device: &Device) -> Tensor<2, Int> {
     let ids: Vec<i64> = (0..2 * 77).map(|i| if i % 77 == 76 { 49_407 } else { i * 31 % 49_000 }).collect();
     Tensor::from_data(TensorData::new(ids, [2, 77]), device)
+}
+
+/// Ends when the numbers are there.
+fn wait<const D: usize>(tensor: Tensor<D>) -> anyhow::Result<()> {
+    tensor.try_into_data()?;
+    Ok(())
 }

@@ -6,9 +6,6 @@
 //! and that of the full size.
 #![allow(clippy::print_stdout)]
 
-// Brings the allocator of the stages.
-use stage_cli as _;
-
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -73,6 +70,7 @@ struct Seconds {
 }
 
 fn main() -> anyhow::Result<()> {
+    stage_cli::keep_freed_memory();
     let args = Args::parse();
     let device = backend::DeviceSpec::Cpu.open()?;
     let test = features(args.test, &args, 0);

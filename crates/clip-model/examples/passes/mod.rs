@@ -1,4 +1,4 @@
-//! The protocol of `cargo xtask bench`, for programs that time one pass through a network.
+//! The protocol of `cargo xtask bench`, for programs that time one pass.
 //!
 //! For every line on stdin one pass, answered by `WALL CPU` in seconds; at the end of stdin `peak KIB`, the process's largest
 //! resident memory. `tests/scale/passes.py` is the other side.
@@ -7,31 +7,25 @@ use std::io::Write;
 use std::time::Instant;
 
 use anyhow::Context;
-use burn::tensor::Tensor;
 
 /// Makes `warm_up` passes, then one for each line on stdin, with the memory of the stages.
 ///
 /// # Errors
 ///
-/// Fails if stdin, stdout or `/proc` cannot be used.
+/// Fails if a pass does, or if stdin, stdout or `/proc` cannot be used.
 #[allow(clippy::print_stdout)] // the times are the output
-pub fn serve(warm_up: usize, mut pass: impl FnMut()) -> anyhow::Result<()> {
+pub fn serve(warm_up: usize, mut pass: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
     stage_cli::keep_freed_memory();
-    (0..warm_up).for_each(|_| pass());
+    (0..warm_up).try_for_each(|_| pass())?;
     for line in std::io::stdin().lines() {
         line.context("cannot read stdin")?;
         let (wall, cpu) = (Instant::now(), cpu_seconds()?);
-        pass();
+        pass()?;
         println!("{} {}", wall.elapsed().as_secs_f64(), cpu_seconds()? - cpu);
         std::io::stdout().flush()?;
     }
     println!("peak {}", peak()?);
     Ok(())
-}
-
-/// Ends when the numbers are there.
-pub fn wait<const D: usize>(tensor: Tensor<D>) {
-    tensor.into_data();
 }
 
 /// User and system time of the process.

@@ -35,6 +35,7 @@ mod template;
 use std::path::{Path, PathBuf};
 
 use artifacts::{ArtifactReader, PredictionRow};
+use image::RgbImage;
 use pipeline_spec::{Plan, Store};
 
 use crate::Error;
@@ -68,21 +69,9 @@ pub fn write(plan: &Plan, store: &Store, out: &Path) -> Result<Written, Error> {
 
     let test = results.places().get(..1).unwrap_or_default();
     let shifts = results.places().get(1..).unwrap_or_default();
-    let mut charts = Vec::new();
-    for (name, places) in [("accuracy-over-shots", test), ("domain-shift", shifts)] {
-        if places.is_empty() {
-            continue;
-        }
-        charts.push((name, files.write_chart(name, &results.figure(places))?));
-    }
-    let mut images = Vec::new();
-    for (name, image) in [("contact-sheet", &pictures.contact_sheet), ("latents", &pictures.latents)] {
-        if let Some(image) = image {
-            let png = picture::encode_png(image)?;
-            files.write(&format!("{name}.png"), &png)?;
-            images.push((name, png));
-        }
-    }
+    let charts = files.write_charts(&results, &[("accuracy-over-shots", test), ("domain-shift", shifts)])?;
+    let images =
+        files.write_images(&[("contact-sheet", &pictures.contact_sheet), ("latents", &pictures.latents)])?;
     let dataset = plan.pipeline.dataset.as_str();
     let comparisons = comparisons::collect(plan, store)?;
     let cards = run_cards::collect(plan, store, &measured.cells)?;
@@ -188,6 +177,31 @@ impl<'a> Files<'a> {
         self.write(&format!("{name}.svg"), svg.as_bytes())?;
         self.write(&format!("{name}.png"), &chart::png(figure)?)?;
         Ok(svg)
+    }
+
+    /// Writes a chart for each name whose places are not empty; gives the SVGs.
+    fn write_charts<'n>(
+        &mut self,
+        results: &Results<'_>,
+        charts: &[(&'n str, &[String])],
+    ) -> Result<Vec<(&'n str, String)>, Error> {
+        let drawn = charts.iter().filter(|(_, places)| !places.is_empty());
+        drawn.map(|(name, places)| Ok((*name, self.write_chart(name, &results.figure(places))?))).collect()
+    }
+
+    /// Writes the images that there are; gives their PNGs.
+    fn write_images<'n>(
+        &mut self,
+        images: &[(&'n str, &Option<RgbImage>)],
+    ) -> Result<Vec<(&'n str, Vec<u8>)>, Error> {
+        let mut written = Vec::new();
+        for (name, image) in images {
+            let Some(image) = image else { continue };
+            let png = picture::encode_png(image)?;
+            self.write(&format!("{name}.png"), &png)?;
+            written.push((*name, png));
+        }
+        Ok(written)
     }
 
     fn write_table(&mut self, table: &Table) -> Result<(), Error> {

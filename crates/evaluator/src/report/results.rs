@@ -146,7 +146,7 @@ impl<'a> Results<'a> {
     fn flag_note(rows: &[Vec<TableCell>]) -> &'static str {
         let is_flagged = rows.iter().flatten().any(|cell| cell.text.ends_with('†'));
         if is_flagged {
-            " † Chosen on the test images: for the report only, never bold and in no test."
+            " † Chosen on the test images: for the report only, never bold and in no mean over data sets."
         } else {
             ""
         }

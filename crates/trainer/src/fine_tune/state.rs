@@ -44,8 +44,26 @@ impl SaveClock {
         Self { every_steps, saved: Instant::now(), cost: Duration::ZERO }
     }
 
+    /// After a step: writes the state by `save`, if there is a folder for it and it is time or the run stops here.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `save` does.
+    pub fn after_step(
+        &mut self,
+        steps: u64,
+        stops: bool,
+        folder: Option<&Path>,
+        save: impl FnOnce(&Path) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        match folder.filter(|_| stops || self.is_due(steps)) {
+            Some(folder) => self.save(|| save(folder)),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the state is to be written after `steps` steps of the run.
-    pub fn is_due(&self, steps: u64) -> bool {
+    fn is_due(&self, steps: u64) -> bool {
         match self.every_steps {
             Some(every) => steps.is_multiple_of(every),
             None => self.saved.elapsed() > SAVE_EVERY.max(self.cost * 20),
@@ -53,11 +71,7 @@ impl SaveClock {
     }
 
     /// Writes the state and takes the time that it needs.
-    ///
-    /// # Errors
-    ///
-    /// Fails if `save` does.
-    pub fn save(&mut self, save: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    fn save(&mut self, save: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         let started = Instant::now();
         save()?;
         (self.cost, self.saved) = (started.elapsed(), Instant::now());

@@ -91,10 +91,9 @@ impl Training<'_> {
             while runner.progress.step < stage.steps {
                 runner.step(stage)?;
                 let stop = control(runner.progress.total_steps, total) == ControlFlow::Break(());
-                let due = stop || clock.is_due(runner.progress.total_steps);
-                if let Some(folder) = self.work_dir.filter(|_| due) {
-                    clock.save(|| runner.save(folder))?;
-                }
+                clock.after_step(runner.progress.total_steps, stop, self.work_dir, |folder| {
+                    runner.save(folder)
+                })?;
                 if stop {
                     return Ok(None);
                 }

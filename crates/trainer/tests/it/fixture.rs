@@ -170,6 +170,48 @@ impl Fixture {
     pub fn forget(&self, id: &ArtifactId) {
         std::fs::remove_dir_all(self.store.artifact_dir(id)).unwrap();
     }
+
+    /// Stops a run after each of its `steps`; fails unless it goes on where it stopped and ends in the same bytes as one that
+    /// nothing stopped.
+    pub fn expect_resumed(&self, unit: &Unit, steps: u64) {
+        let id = self.run(unit).unwrap();
+        let undisturbed = self.files(&id);
+        self.forget(&id);
+        let weights = self.weights();
+        let mut stops = 0;
+        loop {
+            let mut first = None;
+            let ending = trainer::run(unit, &self.settings(&weights), &mut |done, total| {
+                assert_eq!(total, steps);
+                first.get_or_insert(done);
+                ControlFlow::Break(())
+            })
+            .unwrap();
+            match ending {
+                Ending::Stopped => {
+                    stops += 1;
+                    assert_eq!(first, Some(stops));
+                }
+                Ending::Done(_) => break,
+            }
+        }
+        assert_eq!(stops, steps);
+        assert!(undisturbed == self.files(&id));
+    }
+}
+
+/// A vision transformer of four patches, two layers and two heads.
+pub fn small_vit() -> VisionTransformerConfig {
+    VisionTransformerConfig {
+        hidden_size: 16,
+        intermediate_size: 32,
+        num_hidden_layers: 2,
+        num_attention_heads: 2,
+        image_size: 16,
+        patch_size: 8,
+        hidden_act: Activation::QuickGelu,
+        layer_norm_eps: 1e-5,
+    }
 }
 
 pub fn dataset() -> DatasetId {
@@ -379,16 +421,7 @@ fn write_weights(folder: &Path, device: &Device) {
         eos_token_id: tokenizer.eos_token_id(),
         bos_token_id: tokenizer.bos_token_id(),
     };
-    let vit = VisionTransformerConfig {
-        hidden_size: 16,
-        intermediate_size: 32,
-        num_hidden_layers: 2,
-        num_attention_heads: 2,
-        image_size: 16,
-        patch_size: 8,
-        hidden_act: Activation::QuickGelu,
-        layer_norm_eps: 1e-5,
-    };
+    let vit = small_vit();
     let resnet = ModifiedResNetConfig { layers: [1, 1, 1, 1], width: 4, heads: 2, image_size: 32 };
     for (id, vision_config, size) in
         [(VIT, VisionConfig::VisionTransformer(vit), 16), (RESNET, VisionConfig::ModifiedResNet(resnet), 32)]

@@ -1,17 +1,15 @@
 //! The methods on frozen features against PyTorch: `tests/golden/methods/*.py`.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 
 use burn::module::Param;
 use burn::nn::Linear;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use flier_model::Classifier;
 use pipeline_spec::spec::{
     AdapterTraining, ApeSpec, ApeTSpec, CacheSpec, CafoSpec, ChannelSpec, ClapSpec, ClipAdapterSpec, GdaSpec,
     LpPlusPlusSpec, Penalty, ProLipSpec, TaskResSpec, TipAdapterSpec,
 };
-use safetensors::SafeTensors;
 use trainer::Control;
 use trainer::backbone::{accuracy, predicted_classes};
 use trainer::features::TrainingFeatures;
@@ -19,35 +17,20 @@ use trainer::frozen::{
     Fitted, Inputs, ape, ape_t, clap, clip_adapter, gda, lp_plus_plus, prolip, task_res, tip_adapter,
 };
 
+use crate::expected::{Golden, assert_close};
 use crate::fixture::device;
 
 /// Logits reach 50 and are made of f32 features; after training the difference is that of f32 steps, relative to the largest
 /// logit.
 const TOLERANCE: f32 = 1e-5;
 
-struct Golden(Vec<u8>);
+fn labels(golden: &Golden, name: &str) -> Vec<usize> {
+    golden.floats(name).into_iter().map(|v| v as usize).collect()
+}
 
-impl Golden {
-    fn open(name: &str) -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/methods");
-        Self(std::fs::read(folder.join(format!("{name}.safetensors"))).unwrap())
-    }
-
-    fn values(&self, name: &str) -> Vec<f32> {
-        let file = SafeTensors::deserialize(&self.0).unwrap();
-        let view = file.tensor(name).unwrap();
-        view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
-    }
-
-    fn labels(&self, name: &str) -> Vec<usize> {
-        self.values(name).into_iter().map(|v| v as usize).collect()
-    }
-
-    fn matrix(&self, name: &str, columns: usize) -> Tensor<2> {
-        let values = self.values(name);
-        let rows = values.len() / columns;
-        Tensor::from_data(TensorData::new(values, [rows, columns]), &device())
-    }
+fn matrix(golden: &Golden, name: &str, columns: usize) -> Tensor<2> {
+    let rows = golden.floats(name).len() / columns;
+    golden.tensor(name, [rows, columns])
 }
 
 /// The synthetic features: behind the projection (width 16) or before it (24).
@@ -61,13 +44,13 @@ struct Case {
 
 impl Case {
     fn new(is_inner: bool) -> Self {
-        let golden = Golden::open("features");
+        let golden = Golden::open("methods", "features");
         let (suffix, width) = if is_inner { ("_inner", 24) } else { ("", 16) };
-        let train_labels = golden.labels("train_labels");
+        let train_labels = labels(&golden, "train_labels");
         let cache = TrainingFeatures {
             width,
             views: 2,
-            train: golden.values(&format!("cache{suffix}")),
+            train: golden.floats(&format!("cache{suffix}")),
             train_labels,
             val: Vec::new(),
             val_labels: Vec::new(),
@@ -76,8 +59,8 @@ impl Case {
             views: 1,
             train: Vec::new(),
             train_labels: Vec::new(),
-            val: golden.values(&format!("val{suffix}")),
-            val_labels: golden.labels("val_labels"),
+            val: golden.floats(&format!("val{suffix}")),
+            val_labels: labels(&golden, "val_labels"),
             width,
         };
         Self { golden, cache, plain, suffix, device: device() }
@@ -85,7 +68,7 @@ impl Case {
 
     /// Text features as the tower gives them.
     fn text(&self) -> Tensor<2> {
-        self.golden.matrix("text", 16)
+        matrix(&self.golden, "text", 16)
     }
 
     fn inputs(&self) -> Inputs<'_> {
@@ -102,27 +85,19 @@ impl Case {
 
     /// Fails unless `fitted` has the logits, accuracies and losses of the reference.
     fn check(&self, name: &str, fitted: &Fitted) -> Golden {
-        let golden = Golden::open(name);
-        let test = self.golden.matrix(&format!("test{}", self.suffix), self.cache.width);
+        let golden = Golden::open("methods", name);
+        let test = matrix(&self.golden, &format!("test{}", self.suffix), self.cache.width);
         let logits = fitted.trained.logits_from_features(test).unwrap();
         let predicted = predicted_classes(logits.clone()).unwrap();
         let found = logits.try_into_vec_as::<f32>().unwrap();
-        assert_close(&format!("{name}: logits"), &found, &golden.values("logits"));
-        let test_accuracy = accuracy(&predicted, &self.golden.labels("test_labels")).unwrap();
+        assert_close(&format!("{name}: logits"), &found, &golden.floats("logits"), TOLERANCE);
+        let test_accuracy = accuracy(&predicted, &labels(&self.golden, "test_labels")).unwrap();
         let accuracies = [test_accuracy as f32, fitted.val_accuracy.unwrap() as f32];
-        assert_eq!(accuracies.to_vec(), golden.values("accuracy"), "{name}");
+        assert_eq!(accuracies.to_vec(), golden.floats("accuracy"), "{name}");
         let losses: Vec<f32> = fitted.epochs.iter().map(|epoch| epoch.real_loss.unwrap() as f32).collect();
-        assert_close(&format!("{name}: losses"), &losses, &golden.values("losses"));
+        assert_close(&format!("{name}: losses"), &losses, &golden.floats("losses"), TOLERANCE);
         golden
     }
-}
-
-fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let scale = expected.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
-    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / scale;
-    eprintln!("{what}: relative difference {worst:e}");
-    assert!(worst <= TOLERANCE, "{what}: {worst:e} of the largest, {scale}");
 }
 
 fn go_on() -> Box<Control<'static>> {
@@ -136,7 +111,7 @@ fn training(epochs: u32, learning_rate: f64) -> AdapterTraining {
 
 /// The reference's value of a setting.
 fn setting(golden: &Golden, name: &str) -> f64 {
-    f64::from(golden.values(name)[0])
+    f64::from(golden.floats(name)[0])
 }
 
 fn assert_setting(name: &str, found: f64, golden: &Golden) {
@@ -177,10 +152,10 @@ fn tip_adapter_f_equals_the_reference() {
 #[test]
 fn cafo_equals_the_reference() {
     let mut case = Case::new(false);
-    let golden = Golden::open("cafo");
+    let golden = Golden::open("methods", "cafo");
     let generated = TrainingFeatures {
-        train: golden.values("generated"),
-        train_labels: golden.labels("generated_labels"),
+        train: golden.floats("generated"),
+        train_labels: labels(&golden, "generated_labels"),
         ..case.cache.clone()
     };
     case.cache = case.cache.joined(&generated);
@@ -226,9 +201,9 @@ fn taskres_equals_the_reference() {
 #[test]
 fn clip_adapter_equals_the_reference() {
     let case = Case::new(false);
-    let golden = Golden::open("clip_adapter");
+    let golden = Golden::open("methods", "clip_adapter");
     let layer = |name: &str, columns| Linear {
-        weight: Param::from_tensor(golden.matrix(name, columns).transpose()),
+        weight: Param::from_tensor(matrix(&golden, name, columns).transpose()),
         bias: None,
     };
     let layers = [layer("down", 16), layer("up", 4)];
@@ -242,7 +217,7 @@ fn clip_adapter_equals_the_reference() {
 #[test]
 fn prolip_equals_the_reference() {
     let case = Case::new(true);
-    let weight = Param::from_tensor(case.golden.matrix("projection", 24).transpose());
+    let weight = Param::from_tensor(matrix(&case.golden, "projection", 24).transpose());
     let projection = Linear { weight, bias: None };
     let spec = ProLipSpec { penalty: Penalty::InverseShots, learning_rate: vec![1e-3, 1e-2], epochs: 20 };
     let fitted = prolip::train(&spec, &case.inputs(), &projection, &mut *go_on()).unwrap().unwrap();

@@ -1,20 +1,15 @@
 //! CoOp, CLIP-LoRA and 2SFS against PyTorch: `tests/golden/towers/*.py`.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use clip_model::low_rank::{Dropped, LowRank, LowRankAttention, Place};
-use clip_model::{
-    Activation, Clip, ClipConfig, Preprocess, TextConfig, VisionConfig, VisionTransformerConfig,
-    load_safetensors,
-};
+use clip_model::{Activation, Clip, ClipConfig, Preprocess, TextConfig, VisionConfig, load_safetensors};
 use image::RgbImage;
 use pipeline_spec::spec::{
     Augment, ClipLoraSpec, CoOpSpec, Context, EpochsFrom, TowerTraining, TwoStageSpec,
 };
-use safetensors::SafeTensors;
 use trainer::class_texts::TokenIds;
 use trainer::features::TrainingFeatures;
 use trainer::fine_tune::batch::Views;
@@ -26,34 +21,14 @@ use trainer::towers::methods::{Stage, clip_lora, two_stage};
 use trainer::towers::run::{Training, set_dropout};
 use trainer::towers::{ClassPrompts, Towers};
 
-use crate::fixture::device;
+use crate::expected::{Golden, assert_close, folder};
+use crate::fixture::{device, small_vit};
 
 /// Of the largest value: AdamW divides by the root of squared gradients, which brings out the rounding of small ones.
 const TOLERANCE: f32 = 1e-4;
+const TOPIC: &str = "towers";
 const END: i64 = 19;
 const ALL: [usize; 6] = [0, 1, 2, 3, 4, 5];
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/towers")
-}
-
-struct Golden(Vec<u8>);
-
-impl Golden {
-    fn open(name: &str) -> Self {
-        Self(std::fs::read(folder().join(format!("{name}.safetensors"))).unwrap())
-    }
-
-    fn floats(&self, name: &str) -> Vec<f32> {
-        let file = SafeTensors::deserialize(&self.0).unwrap();
-        let bytes = file.tensor(name).unwrap().data().to_vec();
-        bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
-    }
-
-    fn tensor<const D: usize>(&self, name: &str, shape: [usize; D]) -> Tensor<D> {
-        Tensor::from_data(TensorData::new(self.floats(name), shape), &device())
-    }
-}
 
 fn config() -> ClipConfig {
     ClipConfig {
@@ -69,16 +44,7 @@ fn config() -> ClipConfig {
             eos_token_id: END as u32,
             bos_token_id: 18,
         },
-        vision_config: VisionConfig::VisionTransformer(VisionTransformerConfig {
-            hidden_size: 16,
-            intermediate_size: 32,
-            num_hidden_layers: 2,
-            num_attention_heads: 2,
-            image_size: 16,
-            patch_size: 8,
-            hidden_act: Activation::QuickGelu,
-            layer_norm_eps: 1e-5,
-        }),
+        vision_config: VisionConfig::VisionTransformer(small_vit()),
         projection_dim: 12,
         logit_scale_init_value: 0.0,
     }
@@ -99,16 +65,15 @@ impl Case {
         let (config, device) = (config(), device());
         let clip = config.init(&device);
         let table = clip.key_table();
-        let clip = load_safetensors(clip, &folder().join("start.safetensors"), &table).unwrap().valid();
-        let data = Golden::open("data");
-        let file = SafeTensors::deserialize(&data.0).unwrap();
-        let pictures = file.tensor("pictures").unwrap().data().to_vec();
+        let clip = load_safetensors(clip, &folder(TOPIC).join("start.safetensors"), &table).unwrap().valid();
+        let data = Golden::open(TOPIC, "data");
+        let pictures = data.bytes("pictures");
         let picture = |(index, bytes): (usize, &[u8])| LabeledImage {
             sample_id: index.to_string(),
             label: index % 3,
             image: RgbImage::from_raw(16, 16, bytes.to_vec()).unwrap(),
         };
-        let ids = file.tensor("ids").unwrap().data().to_vec();
+        let ids = data.bytes("ids");
         let ids: Vec<i64> = ids.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect();
         Self {
             config,
@@ -142,22 +107,14 @@ impl Case {
     fn check(&self, name: &str, spec: &TowerTraining, clip: Clip, stages: &[Stage]) -> Golden {
         let training = self.training(spec);
         let trained = training.run(clip, stages, &mut |_, _| ControlFlow::Continue(())).unwrap().unwrap();
-        let golden = Golden::open(name);
+        let golden = Golden::open(TOPIC, name);
         let losses: Vec<f32> = trained.epochs.iter().map(|epoch| epoch.real_loss.unwrap() as f32).collect();
-        assert_close(&format!("{name}: losses"), &losses, &golden.floats("losses"));
+        assert_close(&format!("{name}: losses"), &losses, &golden.floats("losses"), TOLERANCE);
         let pixel_values = training.images.pixel_values(&ALL, None, &self.device);
         let logits = trained.model.image_logits(pixel_values).try_into_vec_as::<f32>().unwrap();
-        assert_close(&format!("{name}: logits"), &logits, &golden.floats("logits"));
+        assert_close(&format!("{name}: logits"), &logits, &golden.floats("logits"), TOLERANCE);
         golden
     }
-}
-
-fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let scale = expected.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
-    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / scale;
-    eprintln!("{what}: relative difference {worst:e}");
-    assert!(worst <= TOLERANCE, "{what}: {worst:e} of the largest, {scale}: {found:?} {expected:?}");
 }
 
 fn tower_training(steps_per_shot: u32) -> TowerTraining {
@@ -172,7 +129,7 @@ fn tower_training(steps_per_shot: u32) -> TowerTraining {
 
 #[test]
 fn coop_equals_the_reference() {
-    let (case, golden) = (Case::new(), Golden::open("coop"));
+    let (case, golden) = (Case::new(), Golden::open(TOPIC, "coop"));
     let features = TrainingFeatures {
         width: 12,
         views: 1,
@@ -207,10 +164,15 @@ fn coop_equals_the_reference() {
         let fitted = fitted.unwrap().unwrap();
         let found: Vec<f32> = fitted.epochs.iter().map(|epoch| epoch.real_loss.unwrap() as f32).collect();
         let expected = if owners == 1 { &losses[..8] } else { &losses[8..] };
-        assert_close(&format!("coop {kind}: losses"), &found, expected);
+        assert_close(&format!("coop {kind}: losses"), &found, expected, TOLERANCE);
         let logits = fitted.trained.logits_from_features(golden.tensor("images", [6, 12])).unwrap();
         let logits = logits.try_into_vec_as::<f32>().unwrap();
-        assert_close(&format!("coop {kind}: logits"), &logits, &golden.floats(&format!("{kind}/logits")));
+        assert_close(
+            &format!("coop {kind}: logits"),
+            &logits,
+            &golden.floats(&format!("{kind}/logits")),
+            TOLERANCE,
+        );
     }
 }
 
@@ -240,7 +202,7 @@ fn with_updates(case: &Case, golden: &Golden) -> Clip {
 
 #[test]
 fn clip_lora_equals_the_reference() {
-    let (case, golden) = (Case::new(), Golden::open("clip_lora"));
+    let (case, golden) = (Case::new(), Golden::open(TOPIC, "clip_lora"));
     let clip = with_updates(&case, &golden);
     let spec = lora_spec();
     case.check("clip_lora", &spec.training, clip, &clip_lora(&spec, 2));
@@ -248,7 +210,7 @@ fn clip_lora_equals_the_reference() {
 
 #[test]
 fn hidden_elements_of_a_low_rank_update_give_the_loss_and_gradients_of_the_reference() {
-    let (case, golden) = (Case::new(), Golden::open("clip_lora"));
+    let (case, golden) = (Case::new(), Golden::open(TOPIC, "clip_lora"));
     let towers = Towers { clip: with_updates(&case, &golden), classifier: None };
     let mut towers = freeze(towers.train(), |name| !name.contains("low_rank"));
     let autodiff = case.device.clone().autodiff();
@@ -268,7 +230,7 @@ fn hidden_elements_of_a_low_rank_update_give_the_loss_and_gradients_of_the_refer
     let pass = Pass { kind: PassKind::Real, epoch: 0, schedule_epoch: 0, ends_epoch: true };
     let loss = training.loss(&towers, pass, &ALL);
     let value = loss.clone().try_into_vec_as::<f32>().unwrap();
-    assert_close("masked loss", &value, &golden.floats("masked_loss"));
+    assert_close("masked loss", &value, &golden.floats("masked_loss"), TOLERANCE);
     let gradients = loss.backward();
     let mut count = 0;
     towers.clip.for_each_low_rank(|place, update| {
@@ -276,7 +238,12 @@ fn hidden_elements_of_a_low_rank_update_give_the_loss_and_gradients_of_the_refer
             for (name, weight) in [("down", &update.down), ("up", &update.up)] {
                 let name = format!("gradient/{}.{name}", name_of(place, part));
                 let gradient = weight.val().grad(&gradients).unwrap().transpose();
-                assert_close(&name, &gradient.try_into_vec_as::<f32>().unwrap(), &golden.floats(&name));
+                assert_close(
+                    &name,
+                    &gradient.try_into_vec_as::<f32>().unwrap(),
+                    &golden.floats(&name),
+                    TOLERANCE,
+                );
                 count += 1;
             }
         }

@@ -4,6 +4,7 @@
 mod accumulate;
 mod augment;
 mod binary;
+mod expected;
 mod fixture;
 mod frozen;
 mod golden;

@@ -15,30 +15,8 @@ fn spec() -> FineTuneSpec {
 fn a_run_stopped_after_any_step_ends_as_if_undisturbed() {
     let fixture = Fixture::new();
     let unit = fixture.fine_tune_unit(spec());
-    let id = fixture.run(&unit).unwrap();
-    let undisturbed = fixture.files(&id);
-    fixture.forget(&id);
-    let weights = fixture.weights();
-    // Two epochs of three real and three generated steps: stop after each of the twelve.
-    let mut stops = 0;
-    loop {
-        let mut first = None;
-        let ending = trainer::run(&unit, &fixture.settings(&weights), &mut |done, total| {
-            assert_eq!(total, 12);
-            first.get_or_insert(done);
-            ControlFlow::Break(())
-        })
-        .unwrap();
-        match ending {
-            Ending::Stopped => {
-                stops += 1;
-                assert_eq!(first, Some(stops));
-            }
-            Ending::Done(_) => break,
-        }
-    }
-    assert_eq!(stops, 12);
-    assert!(undisturbed == fixture.files(&id));
+    // Two epochs of three real and three generated steps.
+    fixture.expect_resumed(&unit, 12);
 }
 
 #[test]

@@ -1,14 +1,11 @@
 //! Runs of the methods on both towers.
 
-use std::ops::ControlFlow;
-
 use burn::tensor::{Tensor, TensorData};
 use flier_model::run::{RUN_FILE, WEIGHTS_FILE};
 use flier_model::{Classifier, RunDescription, TrainedClassifier};
 use pipeline_spec::spec::{Augment, ClassTexts, ClipLoraSpec, Method, TowerTraining, TwoStageSpec};
 use pipeline_spec::{ArtifactId, StageSpec, Unit};
 use safetensors::SafeTensors;
-use trainer::Ending;
 
 use crate::fixture::{self, Fixture, RESNET, VIT};
 
@@ -89,31 +86,8 @@ fn each_method_changes_its_own_weights_only() {
 #[test]
 fn a_run_stopped_after_any_step_ends_as_if_undisturbed() {
     let fixture = Fixture::new();
-    let folder = fixture.weights();
     for method in [clip_lora(0.25), two_stage()] {
-        let unit = unit_of(&fixture, VIT, method);
-        let id = fixture.run(&unit).unwrap();
-        let undisturbed = fixture.files(&id);
-        fixture.forget(&id);
-        let mut stops = 0;
-        loop {
-            let mut first = None;
-            let ending = trainer::run(&unit, &fixture.settings(&folder), &mut |done, total| {
-                assert_eq!(total, 8);
-                first.get_or_insert(done);
-                ControlFlow::Break(())
-            })
-            .unwrap();
-            match ending {
-                Ending::Stopped => {
-                    stops += 1;
-                    assert_eq!(first, Some(stops));
-                }
-                Ending::Done(_) => break,
-            }
-        }
-        assert_eq!(stops, 8);
-        assert!(undisturbed == fixture.files(&id));
+        fixture.expect_resumed(&unit_of(&fixture, VIT, method), 8);
     }
 }
 

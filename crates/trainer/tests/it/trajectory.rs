@@ -4,10 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use burn::module::Module;
-use clip_model::{
-    Activation, Preprocess, SaveDtype, VisionConfig, VisionTransformerConfig, load_safetensors,
-    save_safetensors,
-};
+use clip_model::{Preprocess, SaveDtype, VisionConfig, load_safetensors, save_safetensors};
 use flier_model::{Coupling, FlierConfig, FlierModel, LatentBranchConfig, LatentEncoderConfig, Pool};
 use image::RgbImage;
 use pipeline_spec::spec::{Augment, FineTuneSpec, GeneratedUse, OptimizerSpec};
@@ -18,7 +15,7 @@ use trainer::fine_tune::run::Training;
 use trainer::images::{GeneratedSample, LabeledImage};
 use trainer::parameters::freeze;
 
-use crate::fixture::{device, fine_tune_spec};
+use crate::fixture::{device, fine_tune_spec, small_vit};
 
 const GOLDEN: &[u8] = include_bytes!("../golden/trajectory.safetensors");
 
@@ -39,16 +36,7 @@ fn pictures(file: &SafeTensors<'_>, name: &str) -> Vec<LabeledImage> {
 fn config() -> FlierConfig {
     let encoder = LatentEncoderConfig { latent_channels: 4, latent_height: 8, latent_width: 8 };
     FlierConfig {
-        vision: VisionConfig::VisionTransformer(VisionTransformerConfig {
-            hidden_size: 16,
-            intermediate_size: 32,
-            num_hidden_layers: 2,
-            num_attention_heads: 2,
-            image_size: 16,
-            patch_size: 8,
-            hidden_act: Activation::QuickGelu,
-            layer_norm_eps: 1e-5,
-        }),
+        vision: VisionConfig::VisionTransformer(small_vit()),
         projection_dim: 12,
         num_classes: 3,
         pool: Pool::MeanPatch,

@@ -26,7 +26,7 @@ use crate::{ArtifactKind, CheckpointRef, DatasetId, Error, Seed, Shots};
 /// Bump when the same spec would yield different features.
 pub const FEATURES_CODE_VERSION: u32 = 2;
 /// Bump when the same spec would yield different parameters.
-pub const CHECKPOINTS_CODE_VERSION: u32 = 2;
+pub const CHECKPOINTS_CODE_VERSION: u32 = 3;
 
 /// One training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
