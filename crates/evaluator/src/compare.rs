@@ -94,6 +94,10 @@ fn read_run(store: &Store, id: &ArtifactId, runs: &mut BTreeMap<Cell, Run>) -> R
         MethodId { name: training.method_name.clone(), weights: weights_name(evaluation.weights).to_owned() };
     let num_classes = reader.class_names()?.len();
     let rows = reader.rows::<PredictionRow>()?;
+    let images = match unit.inputs.get("features") {
+        Some(features) => store.record(features)?.unit.input("images")?.clone(),
+        None => unit.input("images")?.clone(),
+    };
     let answers = Answers::of(&rows);
     for (split, answers) in answers {
         let Some((figures, _)) = figures_of(&rows, &split, num_classes) else { continue };
@@ -101,7 +105,7 @@ fn read_run(store: &Store, id: &ArtifactId, runs: &mut BTreeMap<Cell, Run>) -> R
             backbone: training.backbone.id.clone(),
             method: method.clone(),
             shots: training.shots,
-            place: place_of(store, unit, training, &split)?,
+            place: place_of(store, &images, training, &split)?,
             seed: training.seed,
         };
         runs.insert(cell, Run { figures: figures.into_iter().collect(), answers });

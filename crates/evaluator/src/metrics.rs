@@ -7,7 +7,7 @@ use artifacts::{
 };
 use pipeline_spec::plan::place;
 use pipeline_spec::spec::{CheckpointsSpec, PredictionsSpec};
-use pipeline_spec::{ArtifactKind, StageSpec, Store, Unit};
+use pipeline_spec::{ArtifactId, ArtifactKind, StageSpec, Store, Unit};
 
 use crate::Error;
 use crate::accuracy::accuracy;
@@ -56,7 +56,7 @@ fn figures(unit: &Unit, store: &Store) -> Result<Vec<MetricRow>, Error> {
             let present = present_splits(all.iter().map(|r| r.split.as_str()));
             return Err(Error::MissingSplit { input: "predictions", split, present });
         };
-        let place = place_of(store, &predictions.record().unit, training, &split)?;
+        let place = place_of(store, unit.input("images")?, training, &split)?;
         for (metric, value) in figures {
             rows.push(MetricRow {
                 run: training.run.clone(),
@@ -97,21 +97,17 @@ pub(crate) fn figures_of(
     Some((figures.collect(), found.num_images))
 }
 
-/// Where the predictions of `unit` were made on `split`, by its name in tables.
+/// Where predictions on `split` of `images` were made, by its name in tables.
 pub(crate) fn place_of(
     store: &Store,
-    unit: &Unit,
+    images: &ArtifactId,
     training: &CheckpointsSpec,
     split: &str,
 ) -> Result<String, Error> {
-    let images = match unit.inputs.get("features") {
-        Some(features) => store.record(features)?.unit.input("images")?.clone(),
-        None => unit.input("images")?.clone(),
-    };
-    let record = store.record(&images)?;
-    match &record.unit.spec {
+    let unit = store.record(images)?.unit;
+    match &unit.spec {
         StageSpec::Images(spec) => Ok(place(&training.dataset, &spec.dataset, spec.classes, split)),
-        other => Err(wrong_record("images", unit, ArtifactKind::Images, other)),
+        other => Err(wrong_record("images", &unit, ArtifactKind::Images, other)),
     }
 }
 

@@ -127,10 +127,7 @@ pub fn runs_of(plan: &Plan) -> Vec<PlannedRun<'_>> {
         let (predictions, unit) = by_output.get_key_value(metrics_unit.inputs.get("predictions")?)?;
         let (checkpoints, training) = by_output.get_key_value(metrics_unit.inputs.get("checkpoints")?)?;
         let (metrics, _) = by_output.get_key_value(&planned.output)?;
-        let images = match unit.inputs.get("features") {
-            Some(features) => by_output.get(features)?.inputs.get("images")?,
-            None => unit.inputs.get("images")?,
-        };
+        let images = metrics_unit.inputs.get("images")?;
         let StageSpec::Images(images) = &by_output.get(images)?.spec else { return None };
         let (StageSpec::Predictions(evaluation), StageSpec::Checkpoints(training)) =
             (&unit.spec, &training.spec)

@@ -47,6 +47,24 @@ fn metrics_run_with_and_without_the_subcommand() {
 }
 
 #[test]
+fn metrics_read_nothing_but_the_inputs_of_their_unit() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plan, store) = (plan(folder.path()), Store::new(folder.path().join("store")));
+    fill(&plan, &store, |unit| !matches!(unit.spec, StageSpec::Metrics(_)));
+    let of_features = |unit: &Unit| unit.spec.slug().starts_with("linear-probe");
+    let is_metrics = |unit: &Unit| matches!(unit.spec, StageSpec::Metrics(_));
+    let metrics = plan.units.iter().find(|p| is_metrics(&p.unit) && of_features(&p.unit)).unwrap();
+    for other in plan.units.iter().filter(|p| !metrics.unit.inputs.values().any(|id| *id == p.output)) {
+        let artifact = store.artifact_dir(&other.output);
+        if artifact.exists() {
+            std::fs::remove_dir_all(artifact).unwrap();
+        }
+    }
+    evaluator::metrics::run(&metrics.unit, &store, artifacts::Shard::default()).unwrap();
+    assert!(store.contains(&metrics.output));
+}
+
+#[test]
 fn report_reads_a_plan_and_refuses_another_file() {
     let folder = tempfile::tempdir().unwrap();
     let (plan, store) = (plan(folder.path()), Store::new(folder.path().join("store")));

@@ -178,7 +178,7 @@ impl Expansion<'_> {
                 let metrics = MetricsSpec { dataset: target.dataset.clone(), run: run_name };
                 self.add(
                     StageSpec::Metrics(metrics),
-                    &[("predictions", &predictions), ("checkpoints", checkpoints)],
+                    &[("predictions", &predictions), ("checkpoints", checkpoints), ("images", &images)],
                 )?;
             }
         }

@@ -156,6 +156,7 @@ impl StageSpec {
                 vec![
                     slot("predictions", ArtifactKind::Predictions),
                     slot("checkpoints", ArtifactKind::Checkpoints),
+                    images,
                 ]
             }
         }
