@@ -5,50 +5,86 @@
 //! put up with, so they are asked then.
 
 /// Bits that a table is looked up by at once.
-const LOOKUP_BITS: u32 = 10;
+const LOOKUP_BITS: u32 = 11;
+/// Most bits of a code with its coefficient: 16 and, for a DC coefficient, 11.
+const MAX_STEP_BITS: i32 = 27;
 
-/// A Huffman table.
+/// Position after a block that was cut short by its end code, at least.
+const CUT_SHORT: u32 = 256;
+/// Position after a code that no baseline file has: neither 64 nor above [`CUT_SHORT`].
+const WRONG: u32 = 100;
+
+/// What one code stands for: bits of the code with its coefficient (5 bits from the right), then how far it moves the position
+/// in the block. 0 is no entry.
+type Step = u16;
+
+/// A Huffman table of steps.
 struct Table {
-    /// For the next [`LOOKUP_BITS`] bits: length of the code, and its symbol; length 0 if the code is longer.
-    lookup: Vec<(u8, u8)>,
+    /// For the next [`LOOKUP_BITS`] bits; 0 if the code is longer.
+    lookup: Box<[Step; 1 << LOOKUP_BITS]>,
     /// For each length, the first code that is longer, as 16 bits from the left.
     limits: [u32; 17],
-    /// For each length, what to add to a code of that length to get the position of its symbol.
+    /// For each length, what to add to a code of that length to get its place in `steps`.
     offsets: [i32; 17],
-    symbols: Vec<u8>,
+    steps: Vec<Step>,
+}
+
+/// The step of the DC coefficient with a code of `length` bits.
+fn dc_step(length: u32, symbol: u8) -> Step {
+    let (size, advance) = if symbol <= 11 { (symbol.into(), 1) } else { (0, WRONG) };
+    ((length + size) | (advance << 5)) as Step
+}
+
+/// The step of an AC code of `length` bits: zeros and a coefficient, sixteen zeros, or the end of the block.
+fn ac_step(length: u32, symbol: u8) -> Step {
+    let (size, advance) = match (u32::from(symbol >> 4), u32::from(symbol & 15)) {
+        (15, 0) => (0, 16),
+        (0, 0) => (0, CUT_SHORT),
+        (run, size @ 1..=10) => (size, run + 1),
+        _ => (0, WRONG),
+    };
+    ((length + size) | (advance << 5)) as Step
 }
 
 impl Table {
     /// From the content of a `DHT` segment after the table's id; gives what follows it.
-    fn parse(content: &[u8]) -> Option<(Self, &[u8])> {
+    fn parse(content: &[u8], step: fn(u32, u8) -> Step) -> Option<(Self, &[u8])> {
         let (counts, rest) = content.split_at_checked(16)?;
         let num_symbols = counts.iter().map(|n| usize::from(*n)).sum();
         let (symbols, rest) = rest.split_at_checked(num_symbols)?;
         let mut table = Self {
-            lookup: vec![(0, 0); 1 << LOOKUP_BITS],
+            lookup: Box::new([0; 1 << LOOKUP_BITS]),
             limits: [0; 17],
             offsets: [0; 17],
-            symbols: symbols.to_vec(),
+            steps: Vec::with_capacity(num_symbols),
         };
-        let (mut code, mut position) = (0_u32, 0_usize);
+        let mut code = 0_u32;
         for length in 1..=16_u32 {
-            table.offsets[length as usize] = position as i32 - code as i32;
+            table.offsets[length as usize] = table.steps.len() as i32 - code as i32;
             for _ in 0..counts[length as usize - 1] {
                 if code >> length != 0 {
                     return None;
                 }
+                let step = step(length, symbols[table.steps.len()]);
                 if length <= LOOKUP_BITS {
                     let first = (code << (LOOKUP_BITS - length)) as usize;
-                    let entries = table.lookup.get_mut(first..first + (1 << (LOOKUP_BITS - length)))?;
-                    entries.fill((length as u8, symbols[position]));
+                    table.lookup.get_mut(first..first + (1 << (LOOKUP_BITS - length)))?.fill(step);
                 }
+                table.steps.push(step);
                 code += 1;
-                position += 1;
             }
             table.limits[length as usize] = code << (16 - length);
             code <<= 1;
         }
         Some((table, rest))
+    }
+
+    /// The step of a code longer than [`LOOKUP_BITS`], of which `next` are the first 16 bits.
+    #[cold]
+    fn long(&self, next: u32) -> Option<Step> {
+        let length = (LOOKUP_BITS as usize + 1..=16).find(|&length| next < self.limits[length])?;
+        let place = (next >> (16 - length)) as i32 + self.offsets[length];
+        self.steps.get(usize::try_from(place).ok()?).copied()
     }
 }
 
@@ -113,8 +149,12 @@ impl State {
 
     fn tables(&mut self, mut content: &[u8]) -> Option<()> {
         while let [id, rest @ ..] = content {
-            let (table, rest) = Table::parse(rest)?;
-            let of_class = if id >> 4 == 0 { &mut self.dc } else { &mut self.ac };
+            let (of_class, step) = if id >> 4 == 0 {
+                (&mut self.dc, dc_step as fn(_, _) -> _)
+            } else {
+                (&mut self.ac, ac_step as _)
+            };
+            let (table, rest) = Table::parse(rest, step)?;
             *of_class.get_mut(usize::from(id & 15))? = Some(table);
             content = rest;
         }
@@ -174,9 +214,29 @@ struct Bits<'a> {
 }
 
 impl Bits<'_> {
-    #[inline]
+    /// Takes in bytes until there are 56 to 63 bits or a marker comes.
+    #[inline(always)]
     fn fill(&mut self) {
-        while self.length <= 48 {
+        // Eight bytes at once where none of them is 0xff: then no zero of their negation is found.
+        if let Some(next) = self.data.get(self.position..).and_then(<[u8]>::first_chunk) {
+            let next = u64::from_be_bytes(*next);
+            let is_plain = (!next).wrapping_sub(0x0101_0101_0101_0101) & next & 0x8080_8080_8080_8080 == 0;
+            if is_plain && self.length >= 0 {
+                self.buffer |= next >> self.length;
+                let num_bytes = (63 - self.length) >> 3;
+                self.position += num_bytes as usize;
+                self.length += 8 * num_bytes;
+                // Bits of a byte that was not taken in whole would be added twice.
+                self.buffer &= !(u64::MAX >> self.length);
+                return;
+            }
+        }
+        self.fill_by_byte();
+    }
+
+    #[cold]
+    fn fill_by_byte(&mut self) {
+        while self.length < 56 {
             let byte = match self.data.get(self.position..) {
                 Some([0xff, 0x00, ..]) => {
                     self.position += 2;
@@ -193,56 +253,30 @@ impl Bits<'_> {
         }
     }
 
-    #[inline]
-    fn skip(&mut self, count: u32) {
-        self.buffer <<= count;
-        self.length -= count as i32;
-    }
-
-    /// The next symbol of a table.
-    #[inline]
-    fn symbol(&mut self, table: &Table) -> Option<u8> {
-        let (length, symbol) = table.lookup[(self.buffer >> (64 - LOOKUP_BITS)) as usize];
-        if length > 0 {
-            self.skip(length.into());
-            return Some(symbol);
+    /// Passes over the next code of a table and its coefficient; gives how far that moves the position in the block.
+    #[inline(always)]
+    fn step(&mut self, table: &Table) -> Option<u32> {
+        if self.length < MAX_STEP_BITS {
+            self.fill();
         }
-        let next = (self.buffer >> 48) as u32;
-        let length = (LOOKUP_BITS as usize + 1..=16).find(|&length| next < table.limits[length])?;
-        self.skip(length as u32);
-        let position = (next >> (16 - length)) as i32 + table.offsets[length];
-        table.symbols.get(usize::try_from(position).ok()?).copied()
+        let mut step = table.lookup[(self.buffer >> (64 - LOOKUP_BITS)) as usize];
+        if step == 0 {
+            step = table.long((self.buffer >> 48) as u32)?;
+        }
+        let num_bits = step & 31;
+        self.buffer <<= num_bits;
+        self.length -= i32::from(num_bits);
+        Some(u32::from(step >> 5))
     }
 
     /// Passes over one block of 64 coefficients.
     #[inline]
     fn block(&mut self, dc: &Table, ac: &Table) -> Option<()> {
-        self.fill();
-        let size = self.symbol(dc)?;
-        if size > 11 {
-            return None;
+        let mut position = self.step(dc)?;
+        while position < 64 {
+            position += self.step(ac)?;
         }
-        self.skip(size.into());
-        let mut index = 1;
-        while index < 64 {
-            // A code and its bits have at most 16 + 10.
-            if self.length < 26 {
-                self.fill();
-            }
-            let symbol = self.symbol(ac)?;
-            let (run, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
-            match (run, size) {
-                (15, 0) => index += 16,
-                (0, 0) => break,
-                (_, 0) => return None,
-                _ => index += run + 1,
-            }
-            if size > 10 || index > 64 {
-                return None;
-            }
-            self.skip(size);
-        }
-        (self.length >= 0).then_some(())
+        ((position == 64 || position >= CUT_SHORT) && self.length >= 0).then_some(())
     }
 
     /// Passes over a restart marker, which must have this number.
