@@ -13,6 +13,7 @@ use artifacts::{
     ArtifactReader, ArtifactWriter, FileContext, LatentRow, RowReader, SchemaInfo, Shard, round_to_f16,
 };
 use pipeline_spec::{ArtifactId, Store, Unit};
+use rayon::prelude::*;
 
 const NUM_ROWS: u32 = 10_000;
 const NUM_PARTS: u32 = 5;
@@ -73,9 +74,9 @@ fn write(store: &Store, unit: &Unit, rows: &[LatentRow]) -> anyhow::Result<()> {
     let class_names = (0..NUM_CLASSES).map(|class| format!("class {class}")).collect();
     let info = SchemaInfo { class_names, tensor_shape: SHAPE.to_vec(), ..SchemaInfo::default() };
     let per_part = (NUM_ROWS / NUM_PARTS) as usize;
-    for part in writer.missing_parts(Shard::default()) {
-        writer.write_part(part, &rows[part as usize * per_part..][..per_part], &info)?;
-    }
+    writer.missing_parts(Shard::default()).into_par_iter().try_for_each(|part| {
+        writer.write_part(part, &rows[part as usize * per_part..][..per_part], &info).map(drop)
+    })?;
     writer.finish("none", Instant::now())?;
     Ok(())
 }

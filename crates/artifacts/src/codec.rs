@@ -32,6 +32,11 @@ pub trait RowCodec: Sized + Send + Sync + 'static {
     fn class(&self) -> Option<u32>;
     /// About how many bytes the row takes.
     fn size_hint(&self) -> usize;
+    /// Whether the row has a value in the sparse column `name`.
+    #[doc(hidden)]
+    fn fills(&self, _name: &str) -> bool {
+        false
+    }
     #[doc(hidden)]
     fn check(&self, info: &SchemaInfo) -> Result<(), Fault>;
     #[doc(hidden)]

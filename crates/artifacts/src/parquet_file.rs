@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{Array as _, RecordBatch};
+use arrow::array::RecordBatch;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
@@ -48,7 +48,7 @@ pub(crate) fn encode<R: RowCodec>(
     let raw_bytes: usize = rows.iter().map(R::size_hint).sum();
     let rows_per_group = (rows.len() * ROW_GROUP_BYTES / raw_bytes.max(1)).clamp(1, 1 << 20);
     let sorted = rows.is_sorted_by(|a, b| R::order(a, b).is_le());
-    let is_written = written_columns(rows, rows_per_group, numel);
+    let is_written = written_columns(rows);
     let columns: Vec<Column> = kept(R::COLUMNS.to_vec(), &is_written);
     let arrow_schema = Arc::new(schema(&columns, info));
     let properties = writer_properties(&columns, metadata, rows_per_group, sorted.then_some(R::SORTED_BY));
@@ -95,17 +95,8 @@ fn encode_columns(
 }
 
 /// Which columns of the kind the part has: all but the sparse ones without a value.
-fn written_columns<R: RowCodec>(rows: &[R], rows_per_group: usize, numel: usize) -> Vec<bool> {
-    let mut is_written: Vec<bool> = R::COLUMNS.iter().map(|column| !column.sparse).collect();
-    for group in rows.chunks(rows_per_group) {
-        if is_written.iter().all(|written| *written) {
-            break;
-        }
-        for (written, array) in is_written.iter_mut().zip(R::encode(group, numel)) {
-            *written |= array.null_count() < array.len();
-        }
-    }
-    is_written
+fn written_columns<R: RowCodec>(rows: &[R]) -> Vec<bool> {
+    R::COLUMNS.iter().map(|column| !column.sparse || rows.iter().any(|row| row.fills(column.name))).collect()
 }
 
 /// The items whose flag is set.

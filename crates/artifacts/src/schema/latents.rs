@@ -135,6 +135,10 @@ impl RowCodec for LatentRow {
         128 + 4 * self.latent.len() + self.image_png.len()
     }
 
+    fn fills(&self, name: &str) -> bool {
+        name == "clip_score" && self.clip_score.is_some()
+    }
+
     fn check(&self, info: &SchemaInfo) -> Result<(), Fault> {
         codec::check_class("class_id", self.class_id, "class_name", Some(&self.class_name), info)?;
         codec::check_filled("prompt", &self.prompt)?;

@@ -76,6 +76,17 @@ impl RowCodec for PromptRow {
         64 + self.prompt.len() + self.template.len()
     }
 
+    fn fills(&self, name: &str) -> bool {
+        let Some(answer) = &self.answer else { return false };
+        match name {
+            "seed" => answer.seed.is_some(),
+            "finish_reason" => answer.finish_reason.is_some(),
+            "response_id" => answer.response_id.is_some(),
+            "created" => answer.created.is_some(),
+            _ => false,
+        }
+    }
+
     fn check(&self, info: &SchemaInfo) -> Result<(), Fault> {
         codec::check_class("class_id", self.class_id, "class_name", Some(&self.class_name), info)?;
         codec::check_filled("prompt", &self.prompt)?;
