@@ -1,15 +1,15 @@
 """Packing and reading back photographs: this crate against Pillow, pyarrow and torch on the same files, in one run.
 
     cargo build --release -p dataset-pack --bins --examples
-    python speed.py TARGET/release [--images 2000] [--side 512] [--rounds 3] [--work DIR]
+    python speed.py TARGET/release [--images 2000] [--side 512] [--rounds 3] [--work DIR] [--workers 2]
 
 TARGET/release holds `dataset-pack` and `examples/read_back`. The files are synthetic: JPEG, quality 90, 4:2:0, longer side
 512 pixels as in Food101, with the 1/f amplitudes and the correlated colours of photographs, edges and sensor noise; about 60 KB
-each. Both sides use two processes or threads and end with the same work done:
+each. Ours uses two threads, the reference `--workers` processes; both end with the same work done:
 
 - keep: every file decoded to the end as a check, its bytes written to Parquet with label and name;
 - small: decoded, shorter side resized to 256 (bicubic), encoded as JPEG of quality 95 (4:4:4), written;
-- read: from the folder (torch DataLoader, 2 workers) or from the artifact: decoded, resized to 224 (bicubic), cropped, normalised.
+- read: from the folder (torch DataLoader, two workers in any case) or from the artifact: decoded, resized to 224 (bicubic), cropped, normalised.
 
 Wall time depends on what else runs on the machine; processor time (user and system, with children) does not. Medians over rounds.
 
@@ -40,11 +40,12 @@ parser.add_argument("--images", type=int, default=2000)
 parser.add_argument("--side", type=int, default=512)
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--work")
+parser.add_argument("--workers", type=int, default=2)
 args = parser.parse_args()
 work = args.work or tempfile.mkdtemp()
 data, store, manifests = (f"{work}/{name}" for name in ("data", "store", "manifests"))
 tree = f"{data}/photos"
-NUM_CLASSES, PARTS, WORKERS = 20, 4, 2
+NUM_CLASSES, PARTS, THREADS = 20, 4, 2
 
 
 def photo(rng, height, width):
@@ -104,7 +105,7 @@ def pack_python(one):
     paths = files()
     shutil.rmtree(f"{work}/python", ignore_errors=True)
     os.makedirs(f"{work}/python")
-    with ProcessPoolExecutor(WORKERS) as pool:
+    with ProcessPoolExecutor(args.workers) as pool:
         for part in range(PARTS):
             chunk = paths[part * len(paths) // PARTS : (part + 1) * len(paths) // PARTS]
             encoded = pool.map(one, chunk, chunksize=16)
@@ -130,7 +131,7 @@ def unit(stored):
 def pack_ours(stored):
     shutil.rmtree(store, ignore_errors=True)
     command = [f"{args.release}/dataset-pack", "--spec", unit(stored), "--store", store, "--manifests", manifests, "--data", data]
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, env={**os.environ, "RAYON_NUM_THREADS": str(WORKERS)})
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, env={**os.environ, "RAYON_NUM_THREADS": str(THREADS)})
 
 
 def read_python():
@@ -143,14 +144,14 @@ def read_python():
         Resize(224, interpolation=InterpolationMode.BICUBIC), CenterCrop(224), ToTensor(),
         Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
     ])
-    loader = torch.utils.data.DataLoader(ImageFolder(tree, transform), batch_size=64, num_workers=WORKERS)
+    loader = torch.utils.data.DataLoader(ImageFolder(tree, transform), batch_size=64, num_workers=THREADS)
     total = sum(len(labels) for _, labels in loader)
     assert total == args.images, total
 
 
 def read_ours(stored):
     command = [f"{args.release}/examples/read_back", unit(stored), store]
-    out = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "RAYON_NUM_THREADS": str(WORKERS)})
+    out = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "RAYON_NUM_THREADS": str(THREADS)})
     assert int(out.stdout.split()[0]) == args.images, out.stdout
 
 
@@ -166,14 +167,14 @@ def measure(work_done):
 
 if __name__ == "__main__":
     if not os.path.isdir(tree):
-        with ProcessPoolExecutor(WORKERS) as pool:
+        with ProcessPoolExecutor(THREADS) as pool:
             list(pool.map(make, range(args.images), chunksize=16))
     os.makedirs(manifests, exist_ok=True)
     shutil.rmtree(manifests)
     os.makedirs(manifests)
     subprocess.run([f"{args.release}/dataset-pack", "init", tree, "--manifests", manifests], check=True)
     size = sum(os.path.getsize(path) for path in files()) / args.images
-    print(f"{args.images} files of {size / 1000:.0f} KB on average; {WORKERS} processes or threads; {os.cpu_count()} cores")
+    print(f"{args.images} files of {size / 1000:.0f} KB on average; reference in {args.workers} processes, ours in {THREADS} threads; {os.cpu_count()} cores")
     import torch  # noqa: F401  (imported once, so that reading does not pay for it)
     import torchvision  # noqa: F401
 
