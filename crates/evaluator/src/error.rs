@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pipeline_spec::{ArtifactKind, Digest};
+use pipeline_spec::{ArtifactId, ArtifactKind, Digest};
 
 /// A failure of the stage or of the report.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +79,16 @@ pub enum Error {
         expected: usize,
         /// Side in pixels of the file.
         found: usize,
+    },
+    /// The latents are not those of the images that are evaluated.
+    #[error("input `latents` (`{artifact}`): expected {expected}, found {found}; make the plan again")]
+    Latents {
+        /// The artifact.
+        artifact: Box<ArtifactId>,
+        /// Images and splits that are evaluated, or the shape of a latent.
+        expected: String,
+        /// What the latents are of, or theirs.
+        found: String,
     },
     /// A logit is not finite.
     #[error(

@@ -1,5 +1,7 @@
 //! Logits of every image of the evaluated splits under one run.
 
+mod latents;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -66,6 +68,7 @@ pub fn run(
         let rows = match spec.source {
             PredictionSource::Images => run.predict_images(unit, spec, settings, progress)?,
             PredictionSource::Features => run.predict_features(unit, spec, settings, progress)?,
+            PredictionSource::Latents => run.predict_latents(unit, spec, settings, progress)?,
         };
         let Some(mut rows) = rows else { return Ok(Ending::Stopped) };
         rows.sort_by(|a, b| (&a.split, a.label, &a.sample_id).cmp(&(&b.split, b.label, &b.sample_id)));
@@ -87,6 +90,7 @@ fn source_name(source: PredictionSource) -> &'static str {
     match source {
         PredictionSource::Images => "images",
         PredictionSource::Features => "features",
+        PredictionSource::Latents => "latents",
     }
 }
 

@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::module::max_pool2d;
 use burn::tensor::ops::MaxPoolOptions;
@@ -57,6 +58,24 @@ impl LatentEncoderConfig {
         Ok(())
     }
 
+    /// Fails unless `latents` `[B, C, H, W]` have this shape.
+    ///
+    /// # Errors
+    ///
+    /// Names both shapes.
+    pub fn check_latents(&self, latents: &Tensor<4>) -> Result<(), Error> {
+        let [_, channels, height, width] = latents.dims();
+        if [channels, height, width] == [self.latent_channels, self.latent_height, self.latent_width] {
+            return Ok(());
+        }
+        let (expected_channels, side) = (self.latent_channels, [self.latent_height, self.latent_width]);
+        Err(Error::Shape {
+            what: "latents [B, C, H, W]",
+            expected: format!("[B, {expected_channels}, {}, {}]", side[0], side[1]),
+            found: format!("[B, {channels}, {height}, {width}]"),
+        })
+    }
+
     /// Width of the flattened feature: `3 * (H / 4) * (W / 4)`.
     pub fn feature_width(&self) -> usize {
         OUT_CHANNELS * (self.latent_height / 4) * (self.latent_width / 4)
@@ -75,6 +94,50 @@ impl LatentEncoderConfig {
         let LatentEncoder { conv1, conv2 } = self.init(device);
         let conv1 = init::default_conv(conv1, device, rng);
         LatentEncoder { conv1, conv2: init::default_conv(conv2, device, rng) }
+    }
+}
+
+/// The latent encoder with a classifier of its own and no image branch.
+#[derive(Module, Debug)]
+pub struct LatentClassifier {
+    /// The latent encoder.
+    pub latent_encoder: LatentEncoder,
+    /// `[F, N]` with bias.
+    pub latent_head: Linear,
+}
+
+impl LatentClassifier {
+    /// To load weights into.
+    ///
+    /// # Errors
+    ///
+    /// Fails if latents of this shape cannot be encoded.
+    pub fn empty(config: &LatentEncoderConfig, num_classes: usize, device: &Device) -> Result<Self, Error> {
+        config.check()?;
+        let latent_head = LinearConfig::new(config.feature_width(), num_classes).init(device);
+        Ok(Self { latent_encoder: config.init(device), latent_head })
+    }
+
+    /// With the first weights of FLIER's latent branch, drawn from `rng`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if latents of this shape cannot be encoded.
+    pub fn initial(
+        config: &LatentEncoderConfig,
+        num_classes: usize,
+        device: &Device,
+        rng: &mut impl Rng,
+    ) -> Result<Self, Error> {
+        config.check()?;
+        let latent_encoder = config.init_from(device, rng);
+        let latent_head = init::near_zero_latent_head(config.feature_width(), num_classes, device, rng);
+        Ok(Self { latent_encoder, latent_head })
+    }
+
+    /// Logits `[B, N]` of scaled latents `[B, C, H, W]`.
+    pub fn logits(&self, latents: Tensor<4>) -> Tensor<2> {
+        self.latent_head.forward(self.latent_encoder.forward(latents))
     }
 }
 

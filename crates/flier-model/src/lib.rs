@@ -18,7 +18,7 @@ pub mod trained;
 pub use adapters::{ClipAdapter, LinearProbe, ProLip, TipAdapter, ZeroShot};
 pub use config::{Coupling, FlierConfig, LatentBranchConfig, Pool};
 pub use error::Error;
-pub use latent_encoder::{LatentEncoder, LatentEncoderConfig};
+pub use latent_encoder::{LatentClassifier, LatentEncoder, LatentEncoderConfig};
 pub use layers::Layers;
 pub use model::{FlierModel, HeadInit};
 pub use run::{Backbone, Classifier, EpochSummary, RunDescription, Selection, SelectionRule};

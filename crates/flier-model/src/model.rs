@@ -235,18 +235,7 @@ impl FlierModel {
                 given: "latents",
             });
         };
-        let [_, channels, height, width] = latents.dims();
-        let shape = &branch.encoder;
-        if [channels, height, width] != [shape.latent_channels, shape.latent_height, shape.latent_width] {
-            return Err(Error::Shape {
-                what: "latents [B, C, H, W]",
-                expected: format!(
-                    "[B, {}, {}, {}]",
-                    shape.latent_channels, shape.latent_height, shape.latent_width
-                ),
-                found: format!("[B, {channels}, {height}, {width}]"),
-            });
-        }
+        branch.encoder.check_latents(&latents)?;
         Ok((encoder.forward(latents), branch.coupling))
     }
 

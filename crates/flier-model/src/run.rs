@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::config::FlierConfig;
 use crate::error::{Error, expect};
+use crate::latent_encoder::LatentEncoderConfig;
 
 /// File name of the description beside the weights.
 pub const RUN_FILE: &str = "run.json";
@@ -142,6 +143,11 @@ pub enum Classifier {
         has_bias: bool,
         /// Factor on the cosine.
         logit_scale: f64,
+    },
+    /// [`crate::LatentClassifier`].
+    LatentOnly {
+        /// Shape of the latents.
+        encoder: LatentEncoderConfig,
     },
     /// [`crate::FlierModel`].
     FineTune {

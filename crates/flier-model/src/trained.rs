@@ -8,6 +8,7 @@ use std::path::Path;
 
 use crate::adapters::{ClipAdapter, LinearProbe, ProLip, TipAdapter, ZeroShot};
 use crate::error::Error;
+use crate::latent_encoder::LatentClassifier;
 use crate::model::FlierModel;
 use crate::run::{Classifier, RunDescription};
 
@@ -31,6 +32,8 @@ pub enum Weights {
     ClipAdapter(ClipAdapter),
     /// Of [`Classifier::ProLip`].
     ProLip(ProLip),
+    /// Of [`Classifier::LatentOnly`].
+    LatentOnly(LatentClassifier),
     /// Of [`Classifier::FineTune`].
     FineTune(Box<FlierModel>),
 }
@@ -76,6 +79,10 @@ impl TrainedClassifier {
             Classifier::ProLip { feature_dim, projection_dim, has_bias, .. } => {
                 let empty = ProLip::empty(*feature_dim, *projection_dim, *has_bias, classes, device);
                 Weights::ProLip(load_safetensors(empty, weights, &table)?.valid())
+            }
+            Classifier::LatentOnly { encoder } => {
+                let empty = LatentClassifier::empty(encoder, classes, device)?;
+                Weights::LatentOnly(load_safetensors(empty, weights, &table)?.valid())
             }
             Classifier::FineTune { config } => {
                 let empty = FlierModel::empty(config, device)?;
@@ -127,6 +134,7 @@ impl TrainedClassifier {
             Weights::TipAdapter(model) => save_safetensors(model, path, dtype, &table)?,
             Weights::ClipAdapter(model) => save_safetensors(model, path, dtype, &table)?,
             Weights::ProLip(model) => save_safetensors(model, path, dtype, &table)?,
+            Weights::LatentOnly(model) => save_safetensors(model, path, dtype, &table)?,
             Weights::FineTune(model) => save_safetensors(&**model, path, dtype, &model.key_table())?,
         }
         Ok(())
@@ -150,7 +158,23 @@ impl TrainedClassifier {
     pub fn logits_from_images(&self, pixel_values: Tensor<4>) -> Result<Tensor<2>, Error> {
         match &self.weights {
             Weights::FineTune(model) => Ok(model.image_logits(pixel_values)),
-            _ => Err(self.wrong_input("features", "images")),
+            _ => Err(self.wrong_input(self.reads(), "images")),
+        }
+    }
+
+    /// Logits `[B, N]` of scaled latents `[B, C, H, W]`, by the latent branch alone.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the method has no latent branch, or the latents have another shape than it was trained on.
+    pub fn logits_from_latents(&self, latents: Tensor<4>) -> Result<Tensor<2>, Error> {
+        match (&self.weights, &self.classifier) {
+            (Weights::LatentOnly(model), Classifier::LatentOnly { encoder }) => {
+                encoder.check_latents(&latents)?;
+                Ok(model.logits(latents))
+            }
+            (Weights::FineTune(model), _) => model.latent_logits(latents),
+            _ => Err(self.wrong_input(self.reads(), "latents")),
         }
     }
 
@@ -170,7 +194,9 @@ impl TrainedClassifier {
             | Classifier::Cache { projection_dim, .. }
             | Classifier::ClipAdapter { projection_dim, .. } => *projection_dim,
             Classifier::ProLip { feature_dim, .. } => *feature_dim,
-            Classifier::FineTune { .. } => return Err(self.wrong_input("images", "features")),
+            Classifier::LatentOnly { .. } | Classifier::FineTune { .. } => {
+                return Err(self.wrong_input(self.reads(), "features"));
+            }
         };
         if width != expected {
             return Err(Error::Shape {
@@ -196,7 +222,15 @@ impl TrainedClassifier {
             (Weights::ProLip(model), Classifier::ProLip { logit_scale, .. }) => {
                 Ok(model.logits(features, *logit_scale))
             }
-            _ => Err(self.wrong_input("images", "features")),
+            _ => Err(self.wrong_input(self.reads(), "features")),
+        }
+    }
+
+    fn reads(&self) -> &'static str {
+        match self.classifier {
+            Classifier::LatentOnly { .. } => "latents",
+            Classifier::FineTune { .. } => "images",
+            _ => "features",
         }
     }
 
@@ -214,6 +248,7 @@ impl TrainedClassifier {
             Classifier::Cache { .. } => "cache",
             Classifier::ClipAdapter { .. } => "clip-adapter",
             Classifier::ProLip { .. } => "prolip",
+            Classifier::LatentOnly { .. } => "latent-only",
             Classifier::FineTune { .. } => "fine-tune",
         }
     }

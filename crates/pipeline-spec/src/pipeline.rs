@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::spec::{
-    Coupling, HeadInit, LanguageModelSpec, LatentsOptions, Method, OtherClasses, Pool, Preset, Scheduler,
-    ShortClass, StoredSize, Training, ValShots,
+    Coupling, HeadInit, LanguageModelSpec, LatentOnlySpec, LatentSamples, LatentsOptions, Method,
+    OtherClasses, Pool, Preset, Scheduler, ShortClass, StoredSize, Training, ValShots,
 };
 use crate::{ClusterTable, DatasetId, Error, Seed, Shots};
 
@@ -249,6 +249,19 @@ pub struct MethodTable {
 }
 
 impl MethodTable {
+    /// How real images are encoded for the method: its own table, or else the pipeline's.
+    pub(crate) fn encoded_latents_of<'a>(
+        &'a self,
+        pipeline: &'a Pipeline,
+    ) -> Option<&'a EncodedLatentsTable> {
+        self.encoded_latents.as_ref().or(pipeline.encoded_latents.as_ref())
+    }
+
+    /// How latents are drawn for the method, which may encode real images beside: its own table, or else the pipeline's.
+    pub(crate) fn generated_latents_of<'a>(&'a self, pipeline: &'a Pipeline) -> Option<&'a LatentsTable> {
+        self.latents.as_ref().or(pipeline.latents.as_ref())
+    }
+
     /// The latents that the method reads: its own table, or else the pipeline's.
     pub(crate) fn latents_of<'a>(&'a self, pipeline: &'a Pipeline) -> Option<LatentSource<'a>> {
         let source = |latents: &'a Option<LatentsTable>, encoded: &'a Option<EncodedLatentsTable>| {
@@ -371,6 +384,19 @@ impl Pipeline {
         let latents = method.latents_of(self);
         match method.method {
             Method::ZeroShot | Method::LinearProbe(_) | Method::ClipLora(_) | Method::TwoStage(_) => Ok(()),
+            Method::LatentOnly(LatentOnlySpec { samples, .. }) => {
+                let Some(encoded) = method.encoded_latents_of(self) else { return needs("encoded_latents") };
+                let LatentSamples::Generated { .. } = samples else { return Ok(()) };
+                let Some(drawn) = method.generated_latents_of(self) else { return needs("latents") };
+                if encoded.checkpoint == drawn.checkpoint {
+                    return Ok(());
+                }
+                let problem = format!(
+                    "expected `{}`, which draws the latents of method `{name}`, found `{}`",
+                    drawn.checkpoint, encoded.checkpoint
+                );
+                fault("encoded_latents.checkpoint", problem)
+            }
             Method::FineTune(_) if self.training.is_none() => needs("training"),
             Method::FineTune(PresetTable { preset, .. })
                 if preset != Preset::RealOnly && latents.is_none() =>

@@ -15,7 +15,8 @@ use crate::pipeline::{
 };
 use crate::spec::{
     CheckpointsSpec, ClassTexts, EncodedLatentsSpec, FeatureLayer, FeaturesSpec, FewshotSplitsSpec,
-    FineTuneSpec, LatentsSpec, Method, PromptProvider, PromptsSpec, SelectionSpec, StageSpec, ViewAugment,
+    FineTuneSpec, LatentOnlySpec, LatentSamples, LatentsSpec, Method, PromptProvider, PromptsSpec,
+    SelectionSpec, StageSpec, ViewAugment,
 };
 use crate::{
     ArtifactId, CheckpointRef, DatasetId, Digest, Error, Pipeline, Seed, Shots, Unit, checkpoint_digest,
@@ -230,6 +231,7 @@ impl Expansion<'_> {
             dataset: self.pipeline.dataset.clone(),
             checkpoint: self.checkpoint(&table.checkpoint)?,
             run: format!("{}-shots{}-seed{}", table.checkpoint.to_lowercase(), cell.shots, cell.seed),
+            splits: None,
             image_size: table.image_size,
             num_parts: table.num_parts,
         };
@@ -299,6 +301,15 @@ impl Expansion<'_> {
             let id = match (slot.name, &method) {
                 ("images", _) => images.clone(),
                 ("fewshot-splits", _) => shots.clone(),
+                ("latents", Method::LatentOnly(LatentOnlySpec { samples: LatentSamples::Shots, .. })) => {
+                    let encoded = table.encoded_latents_of(self.pipeline);
+                    let encoded = encoded.ok_or_else(|| missing("encoded_latents"))?;
+                    self.encoded_latents(encoded, cell, images, shots)?
+                }
+                ("latents", Method::LatentOnly(_)) => {
+                    let drawn = table.generated_latents_of(self.pipeline);
+                    self.latents(drawn.ok_or_else(|| missing("latents"))?, prompts)?
+                }
                 ("latents", _) => match table.latents_of(self.pipeline) {
                     Some(LatentSource::Generated(latents)) => self.latents(latents, prompts)?,
                     Some(LatentSource::Encoded(latents)) => {
@@ -320,9 +331,10 @@ impl Expansion<'_> {
             };
             inputs.push((slot.name, id));
         }
-        let reads = match method.trains_encoder() {
-            true => Reads::Images,
-            false => Reads::Features(layer),
+        let reads = match method {
+            Method::LatentOnly(_) => Reads::Latents,
+            _ if method.trains_encoder() => Reads::Images,
+            _ => Reads::Features(layer),
         };
         let spec = self.checkpoints_spec(table, backbone, Some(cell), method)?;
         let inputs: Vec<_> = inputs.iter().map(|(name, id)| (*name, id)).collect();

@@ -1,6 +1,7 @@
-//! Latents of real images: what the autoencoder makes of the training images of a shot list, and of no other image.
+//! Latents of real images: what the autoencoder makes of the training images of a shot list, and of no other image; or of
+//! all images of whole splits.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -25,7 +26,10 @@ pub fn parts(
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Option<ArtifactWriter>, Error> {
     let images = ArtifactReader::open(settings.store, unit.input("images")?)?;
-    let shots = shot_list(settings, unit)?;
+    let shots = match &spec.splits {
+        Some(splits) => whole_splits(&images, splits)?,
+        None => shot_list(settings, unit)?,
+    };
     let rows = samples::parts_of_rows(shots.len(), spec.num_parts)?;
     let context = FileContext::new(env!("CARGO_PKG_VERSION"))
         .with("checkpoint", &spec.checkpoint.id)
@@ -43,7 +47,9 @@ pub fn parts(
         return Err(Error::ImageSize { what: "field `image_size`", found: spec.image_size, multiple });
     }
     let class_names = images.class_names()?.to_vec();
-    let encoder = Encoder { model: &model, size: spec.image_size as usize, images: &images };
+    let train = ["train".to_owned()];
+    let splits = spec.splits.as_deref().unwrap_or(&train);
+    let encoder = Encoder { model: &model, size: spec.image_size as usize, images: &images, splits };
     let lengths: Vec<usize> = rows.iter().map(ExactSizeIterator::len).collect();
     let mut make = |part: u32, tick: &mut Tick<'_>| -> Result<Part, Error> {
         let shots = &shots[rows[part as usize].clone()];
@@ -67,12 +73,22 @@ pub fn parts(
     Ok(is_done.then_some(writer))
 }
 
-/// A training image of the shot list.
+/// An image to encode.
 struct Shot {
     sample_id: String,
     label: u32,
-    /// Position among those of its class, in the order of the draw.
+    /// Position among those of its class.
     index: u32,
+}
+
+/// Images by class, each with its position there.
+fn numbered(images: impl Iterator<Item = (String, u32)>) -> Vec<Shot> {
+    let mut shots: Vec<Shot> = Vec::new();
+    for (sample_id, label) in images {
+        let index = shots.last().filter(|last| last.label == label).map_or(0, |last| last.index + 1);
+        shots.push(Shot { sample_id, label, index });
+    }
+    shots
 }
 
 /// The training images of the shot list, by class and order of the draw.
@@ -81,12 +97,41 @@ fn shot_list(settings: &Settings<'_>, unit: &Unit) -> Result<Vec<Shot>, Error> {
     let mut rows = reader.rows::<FewshotRow>()?;
     rows.retain(|row| row.split == "train");
     rows.sort_by_key(|row| (row.label, row.order));
-    let mut shots: Vec<Shot> = Vec::with_capacity(rows.len());
-    for row in rows {
-        let index = shots.last().filter(|last| last.label == row.label).map_or(0, |last| last.index + 1);
-        shots.push(Shot { sample_id: row.sample_id, label: row.label, index });
+    Ok(numbered(rows.into_iter().map(|row| (row.sample_id, row.label))))
+}
+
+/// All images of `splits`, by class and identifier.
+fn whole_splits(images: &ArtifactReader, splits: &[String]) -> Result<Vec<Shot>, Error> {
+    let mut all = Vec::new();
+    let mut missing: BTreeSet<&String> = splits.iter().collect();
+    images.for_each_part::<ImageRow, Error>(|_, rows| {
+        for row in rows.into_iter().filter(|row| splits.contains(&row.split)) {
+            missing.remove(&row.split);
+            let Some(label) = row.label else {
+                return Err(fault(
+                    images,
+                    &row.sample_id,
+                    "has no label: pack the data set with labelled images",
+                ));
+            };
+            all.push((label, row.sample_id));
+        }
+        Ok(())
+    })?;
+    if let Some(split) = missing.pop_first() {
+        let artifact = Box::new(images.record().id.clone());
+        return Err(Error::MissingSplit { artifact, split: split.clone() });
     }
-    Ok(shots)
+    all.sort_unstable();
+    Ok(numbered(all.into_iter().map(|(label, sample_id)| (sample_id, label))))
+}
+
+fn fault(images: &ArtifactReader, sample_id: &str, problem: &str) -> Error {
+    Error::ImageRow {
+        artifact: Box::new(images.record().id.clone()),
+        sample_id: sample_id.to_owned(),
+        problem: problem.to_owned(),
+    }
 }
 
 struct Encoder<'a> {
@@ -94,6 +139,8 @@ struct Encoder<'a> {
     /// Side of the square in pixels.
     size: usize,
     images: &'a ArtifactReader,
+    /// Where an image may stand.
+    splits: &'a [String],
 }
 
 impl Encoder<'_> {
@@ -108,14 +155,15 @@ impl Encoder<'_> {
         })?;
         for (sample_id, label) in wanted {
             match found.get(sample_id) {
-                None => return Err(self.fault(sample_id, "is not there: make the shot list again")),
-                Some(row) if row.split != "train" => {
-                    let problem = format!("is of split `{}`, expected `train`", row.split);
-                    return Err(self.fault(sample_id, &problem));
+                None => return Err(fault(self.images, sample_id, "is not there: make the shot list again")),
+                Some(row) if !self.splits.contains(&row.split) => {
+                    let expected = self.splits.join("`, `");
+                    let problem = format!("is of split `{}`, expected `{expected}`", row.split);
+                    return Err(fault(self.images, sample_id, &problem));
                 }
                 Some(row) if row.label != Some(label) => {
                     let problem = format!("has the label {:?}, expected {label} of the shot list", row.label);
-                    return Err(self.fault(sample_id, &problem));
+                    return Err(fault(self.images, sample_id, &problem));
                 }
                 Some(_) => {}
             }
@@ -161,13 +209,5 @@ impl Encoder<'_> {
             clip_score: None,
         };
         Ok((row, [channels, height, width]))
-    }
-
-    fn fault(&self, sample_id: &str, problem: &str) -> Error {
-        Error::ImageRow {
-            artifact: Box::new(self.images.record().id.clone()),
-            sample_id: sample_id.to_owned(),
-            problem: problem.to_owned(),
-        }
     }
 }

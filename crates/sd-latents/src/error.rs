@@ -105,7 +105,15 @@ pub enum Error {
         /// Pixels of one position of a latent.
         multiple: u32,
     },
-    /// An image of the shot list cannot be encoded.
+    /// The images have none of a split that is to be encoded.
+    #[error("artifact `{artifact}` has no image of split `{split}`, which field `splits` names")]
+    MissingSplit {
+        /// The images.
+        artifact: Box<ArtifactId>,
+        /// The split.
+        split: String,
+    },
+    /// An image cannot be encoded.
     #[error("artifact `{artifact}`: image `{sample_id}` {problem}")]
     ImageRow {
         /// The images.

@@ -2,8 +2,8 @@
 //!
 //! cargo run --release -p trainer --example time_baselines
 //!
-//! What grows evenly is measured in part and multiplied: epochs, test images and seeds. Every line gives the measured time
-//! and that of the full size.
+//! What grows evenly is measured in part and multiplied: epochs, test images and seeds. Every line gives the measured time,
+//! the processor time of the full size (it is less disturbed by other work than the time on the clock), and the most memory.
 #![allow(clippy::print_stdout)]
 
 use std::ops::ControlFlow;
@@ -60,13 +60,17 @@ struct Args {
     methods: Vec<String>,
 }
 
-/// Seconds of one run.
+/// What one run takes.
 #[derive(Clone, Copy, Default)]
-struct Seconds {
-    /// Of all that was measured.
-    measured: f64,
-    /// Of the full size.
+struct Cost {
+    /// Seconds on the clock.
+    wall: f64,
+    /// Seconds of all processor cores.
+    cpu: f64,
+    /// The same of the full size.
     full: f64,
+    /// Most memory at a time in MiB, data included.
+    peak: f64,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -74,7 +78,7 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let device = backend::DeviceSpec::Cpu.open()?;
     let test = features(args.test, &args, 0);
-    let mut totals: Vec<(&str, Seconds)> = Vec::new();
+    let mut totals: Vec<(&str, Cost)> = Vec::new();
     for &shots in &args.shots {
         for seed in 1..=args.seeds {
             let (cache, plain) = data(shots, seed, &args);
@@ -93,42 +97,60 @@ fn main() -> anyhow::Result<()> {
                 if !args.methods.is_empty() && !args.methods.iter().any(|wanted| wanted == name) {
                     continue;
                 }
-                let (seconds, sum) = time(name, epochs, &inputs, &text, (&test, &args))?;
-                let Seconds { measured, full } = seconds;
-                println!(
-                    "{name} shots {shots} seed {seed}: measured {measured:.2} s, full {full:.1} s, checksum {sum:.3}"
-                );
+                let (cost, sum) = time(name, epochs, &inputs, &text, (&test, &args))?;
+                println!("{name} shots {shots} seed {seed}: {cost}, checksum {sum:.3}");
                 match totals.iter_mut().find(|(known, _)| *known == name) {
-                    Some((_, total)) => total.add(seconds),
-                    None => totals.push((name, seconds)),
+                    Some((_, total)) => total.add(cost),
+                    None => totals.push((name, cost)),
                 }
             }
         }
     }
     let seeds = FULL_SEEDS / args.seeds as f64;
-    let mut all = Seconds::default();
-    for (name, total) in &totals {
-        println!("{name}: measured {:.1} s, full {:.0} s", total.measured, total.full * seeds);
+    let mut all = Cost::default();
+    for (name, total) in &mut totals {
+        total.full *= seeds;
+        println!("{name}: {total}");
         all.add(*total);
     }
-    let memory = peak_memory()?;
-    println!("all: measured {:.1} s, full {:.0} s; peak memory {memory}", all.measured, all.full * seeds);
+    println!("all: {all}");
     Ok(())
 }
 
-impl Seconds {
+impl Cost {
     fn add(&mut self, other: Self) {
-        self.measured += other.measured;
+        self.wall += other.wall;
+        self.cpu += other.cpu;
         self.full += other.full;
+        self.peak = self.peak.max(other.peak);
     }
 }
 
-/// As the system counts it.
-fn peak_memory() -> anyhow::Result<String> {
+impl std::fmt::Display for Cost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { wall, cpu, full, peak } = self;
+        write!(f, "wall {wall:.2} s, cpu {cpu:.2} s, full cpu {full:.1} s, peak {peak:.0} MiB")
+    }
+}
+
+/// Processor time of this process in seconds, as Linux counts it.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // User and system time are fields 14 and 15; the second, a name in parentheses, may hold spaces.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
+/// Most memory since the last call of [`forget_peak`], in MiB.
+fn peak_memory() -> anyhow::Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib: f64 = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).context("VmHWM")?;
-    Ok(format!("{:.0} MiB", kib / 1024.0))
+    Ok(kib / 1024.0)
+}
+
+fn forget_peak() -> anyhow::Result<()> {
+    Ok(std::fs::write("/proc/self/clear_refs", "5")?)
 }
 
 /// Methods with their epochs in the papers; 1 where nothing is trained.
@@ -145,20 +167,21 @@ const METHODS: [(&str, u32); 10] = [
     ("lp-plus-plus", 300),
 ];
 
-/// Seconds of fitting and predicting, and the checksum.
+/// What fitting and predicting take, and the checksum.
 fn time(
     name: &str,
     full_epochs: u32,
     inputs: &Inputs<'_>,
     text: &Tensor<2>,
     (test, args): (&[f32], &Args),
-) -> anyhow::Result<(Seconds, f64)> {
+) -> anyhow::Result<(Cost, f64)> {
     let epochs = ((f64::from(full_epochs) * args.epochs).round() as u32).clamp(1, full_epochs);
-    let started = Instant::now();
+    forget_peak()?;
+    let (wall, started) = (Instant::now(), cpu_seconds());
     // The steps lie between the first call and the last, but for the first step.
     let (mut calls, mut first, mut last) = (0u32, 0.0, 0.0);
     let mut control = |_: u64, _: u64| {
-        last = started.elapsed().as_secs_f64();
+        last = cpu_seconds() - started;
         calls += 1;
         if calls == 1 {
             first = last;
@@ -166,17 +189,18 @@ fn time(
         ControlFlow::Continue(())
     };
     let fitted = fit(name, inputs, text, epochs, &mut control)?;
-    let fitting = started.elapsed().as_secs_f64();
+    let fitting = cpu_seconds() - started;
     let sum = predict(&fitted, test, args, inputs.device)?;
-    let measured = started.elapsed().as_secs_f64();
+    let cpu = cpu_seconds() - started;
     let training = match calls {
         0 => 0.0,
         1 => first,
         _ => (last - first) * f64::from(calls) / f64::from(calls - 1),
     };
     let more_epochs = f64::from(full_epochs) / f64::from(epochs) - 1.0;
-    let predicting = (measured - fitting) * FULL_TEST / args.test as f64;
-    Ok((Seconds { measured, full: fitting + training * more_epochs + predicting }, sum))
+    let predicting = (cpu - fitting) * FULL_TEST / args.test as f64;
+    let full = fitting + training * more_epochs + predicting;
+    Ok((Cost { wall: wall.elapsed().as_secs_f64(), cpu, full, peak: peak_memory()? }, sum))
 }
 
 fn fit(

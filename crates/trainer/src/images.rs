@@ -7,7 +7,8 @@ use artifacts::{ArtifactReader, ImageRow, LatentRow};
 use clip_model::DecodedImage;
 use flier_model::init::normal;
 use image::RgbImage;
-use pipeline_spec::spec::LatentControl;
+use pipeline_spec::ArtifactId;
+use pipeline_spec::spec::{LatentControl, StageSpec};
 
 use crate::Error;
 use crate::random::{below, shuffle, stream};
@@ -105,6 +106,43 @@ pub struct GeneratedSample {
     pub image: LabeledImage,
     /// Scaled latent `[C, H, W]` in row-major order.
     pub latent: Vec<f32>,
+}
+
+/// Whether `latents` are of real images. Those must be the images of the run's own shot list: any other, and above all whole
+/// splits, show images that the run may not see.
+///
+/// # Errors
+///
+/// Fails if they are of other real images.
+pub fn check_latents(latents: &ArtifactReader, shots: &ArtifactId) -> Result<bool, Error> {
+    let record = latents.record();
+    let StageSpec::EncodedLatents(spec) = &record.unit.spec else { return Ok(false) };
+    let found = match (&spec.splits, record.unit.inputs.get("fewshot-splits")) {
+        (None, Some(found)) if found.key == shots.key => return Ok(true),
+        (None, Some(found)) => found.to_string(),
+        (splits, _) => format!("all images of `{}`", splits.as_deref().unwrap_or_default().join("`, `")),
+    };
+    Err(Error::Mismatch {
+        artifact: Box::new(record.id.clone()),
+        what: "shot list of the encoded images".to_owned(),
+        expected: shots.to_string(),
+        found,
+    })
+}
+
+/// Shape `[C, H, W]` of one of the latents.
+///
+/// # Errors
+///
+/// Fails if they have another number of axes.
+pub fn latent_shape(latents: &ArtifactReader) -> Result<[usize; 3], Error> {
+    let shape = latents.tensor_shape()?;
+    <[usize; 3]>::try_from(shape).map_err(|_| Error::Mismatch {
+        artifact: Box::new(latents.record().id.clone()),
+        what: "shape of a latent".to_owned(),
+        expected: "[C, H, W]".to_owned(),
+        found: format!("{shape:?}"),
+    })
 }
 
 /// `per_class` generated samples of each class: a draw by the run's seed from those in the order of prompt and sample.

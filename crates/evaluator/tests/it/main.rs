@@ -2,6 +2,7 @@
 
 mod binary;
 mod compare;
+mod latents;
 mod predictions;
 mod report;
 mod statistics;

@@ -23,11 +23,11 @@ use pipeline_spec::{Plan, StageSpec, Store, Unit, checkpoint_digest};
 
 use crate::synthetic::{CLASSES, OTHERS, class_names, fill, plan, plan_with, transfer};
 
-fn device() -> Device {
+pub fn device() -> Device {
     DeviceSpec::Cpu.open().unwrap()
 }
 
-fn description(classifier: Classifier, weights: &Path) -> RunDescription {
+pub fn description(classifier: Classifier, weights: &Path) -> RunDescription {
     RunDescription {
         run: "a-run".to_owned(),
         method: "a-method".to_owned(),
@@ -49,14 +49,14 @@ fn description(classifier: Classifier, weights: &Path) -> RunDescription {
 }
 
 /// Fills the store with what does not depend on a trained run.
-fn fill_data(plan: &Plan, store: &Store) {
+pub fn fill_data(plan: &Plan, store: &Store) {
     fill(plan, store, |unit| {
         matches!(unit.spec, StageSpec::Images(_) | StageSpec::FewshotSplits(_) | StageSpec::Features(_))
     });
 }
 
 /// Publishes the files of `folder` as the checkpoints that the predictions unit `unit` reads.
-fn publish(plan: &Plan, store: &Store, unit: &Unit, folder: &Path, names: &[&str]) {
+pub fn publish(plan: &Plan, store: &Store, unit: &Unit, folder: &Path, names: &[&str]) {
     let id = unit.input("checkpoints").unwrap();
     let checkpoints = &plan.units.iter().find(|p| p.output == *id).unwrap().unit;
     // Inputs of the run that no prediction depends on.
@@ -76,7 +76,7 @@ fn predictions_unit(plan: &Plan, run: &str, weights: WeightsUsed) -> Unit {
     plan.units.iter().find(|p| is_wanted(&p.unit)).unwrap().unit.clone()
 }
 
-fn predict(
+pub fn predict(
     unit: &Unit,
     store: &Store,
     weights: &Path,

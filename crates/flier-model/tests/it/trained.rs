@@ -5,8 +5,8 @@ use burn::nn::Linear;
 use burn::tensor::Tensor;
 use clip_model::{KeyTable, SaveDtype, normalize, save_safetensors};
 use flier_model::{
-    Backbone, Classifier, ClipAdapter, Coupling, FlierModel, HeadInit, LinearProbe, Pool, RunDescription,
-    Selection, SelectionRule, TipAdapter, TrainedClassifier, Weights, ZeroShot,
+    Backbone, Classifier, ClipAdapter, Coupling, FlierModel, HeadInit, LatentClassifier, LinearProbe, Pool,
+    RunDescription, Selection, SelectionRule, TipAdapter, TrainedClassifier, Weights, ZeroShot,
 };
 
 use crate::{device, rng, tiny_clip, tiny_config, tiny_resnet, tiny_vit, values, wave};
@@ -183,4 +183,35 @@ fn a_missing_tensor_and_an_unknown_field_are_refused() {
     std::fs::write(&path, text).unwrap();
     let message = RunDescription::read(&path).unwrap_err().to_string();
     assert!(message.contains("run.json") && message.contains("sead"), "{message}");
+}
+
+#[test]
+fn a_latent_branch_alone_gives_the_logits_of_flier_s_latent_branch_with_its_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = folder.path().join("model.safetensors");
+    let device = device();
+    let config = tiny_config(tiny_vit(), Pool::MeanPatch, Some(Coupling::Independent));
+    let model =
+        FlierModel::from_clip(tiny_clip(tiny_vit()), &config, &HeadInit::NearZero, &device, &mut rng());
+    let model = model.unwrap().valid();
+    let encoder = config.latent.unwrap().encoder;
+    let alone = LatentClassifier {
+        latent_encoder: model.latent_encoder.clone().unwrap(),
+        latent_head: model.latent_head.clone().unwrap(),
+    };
+    save_safetensors(&alone, &weights, SaveDtype::F32, &KeyTable::new()).unwrap();
+    let run = description(Classifier::LatentOnly { encoder });
+    let trained = TrainedClassifier::from_files(&run, &weights, &device).unwrap();
+    let (channels, height, width) = (encoder.latent_channels, encoder.latent_height, encoder.latent_width);
+    let latents = wave([3, channels, height, width], &device);
+    let expected = values(model.latent_logits(latents.clone()).unwrap());
+    assert_close(&values(trained.logits_from_latents(latents.clone()).unwrap()), &expected);
+    let classifier = Classifier::FineTune { config };
+    let flier = TrainedClassifier::new(Weights::FineTune(Box::new(model)), classifier);
+    assert_eq!(values(flier.logits_from_latents(latents).unwrap()), expected);
+
+    let message = trained.logits_from_latents(wave([1, channels, height, 2 * width], &device)).unwrap_err();
+    assert!(message.to_string().contains("latents [B, C, H, W]"), "{message}");
+    let message = trained.logits_from_features(wave([1, 12], &device)).unwrap_err().to_string();
+    assert!(message.contains("latents"), "{message}");
 }

@@ -1,10 +1,10 @@
 //! What the runs of a plan are evaluated on.
 
-use super::{Expansion, plain_features};
+use super::{Expansion, missing, plain_features};
 use crate::pipeline::{ClassSplit, MethodTable};
 use crate::spec::{
-    CheckpointsSpec, ClassHalf, ClassTexts, FeatureLayer, ImagesSpec, Method, MetricsSpec, OtherClasses,
-    PredictionSource, PredictionsSpec, StageSpec, WeightsUsed,
+    CheckpointsSpec, ClassHalf, ClassTexts, EncodedLatentsSpec, FeatureLayer, ImagesSpec, Method,
+    MetricsSpec, OtherClasses, PredictionSource, PredictionsSpec, StageSpec, WeightsUsed,
 };
 use crate::{ArtifactId, CheckpointRef, DatasetId, Error, Pipeline, file_blake3};
 
@@ -81,6 +81,8 @@ pub(super) enum Reads {
     Images,
     /// Features of the frozen encoder.
     Features(Option<FeatureLayer>),
+    /// Latents of the images.
+    Latents,
 }
 
 impl Expansion<'_> {
@@ -148,11 +150,15 @@ impl Expansion<'_> {
         let keeps_average = matches!(&run.method, Method::FineTune(s) if s.ema_decay.is_some());
         for index in 0..self.targets.len() {
             let PlannedTarget { target, images } = self.targets[index].clone();
-            let (source, (name, input)) = match reads {
-                Reads::Images => (PredictionSource::Images, ("images", images.clone())),
+            let (source, read) = match reads {
+                Reads::Images => (PredictionSource::Images, vec![("images", images.clone())]),
                 Reads::Features(layer) => {
                     let features = self.target_features(&run.backbone, layer, index)?;
-                    (PredictionSource::Features, ("features", features))
+                    (PredictionSource::Features, vec![("features", features)])
+                }
+                Reads::Latents => {
+                    let latents = self.target_latents(table, &target, &images)?;
+                    (PredictionSource::Latents, vec![("images", images.clone()), ("latents", latents)])
                 }
             };
             let texts = match target.classes {
@@ -172,8 +178,8 @@ impl Expansion<'_> {
                     classes: target.classes,
                 };
                 let texts = texts.iter().map(|id| ("texts", id));
-                let inputs: Vec<_> =
-                    [(name, &input), ("checkpoints", checkpoints)].into_iter().chain(texts).collect();
+                let read = read.iter().map(|(name, id)| (*name, id));
+                let inputs: Vec<_> = read.chain([("checkpoints", checkpoints)]).chain(texts).collect();
                 let predictions = self.add(StageSpec::Predictions(spec), &inputs)?;
                 let metrics = MetricsSpec { dataset: target.dataset.clone(), run: run_name };
                 self.add(
@@ -183,6 +189,26 @@ impl Expansion<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Adds the latents of a target's images, encoded as `table` says.
+    fn target_latents(
+        &mut self,
+        table: &MethodTable,
+        target: &Target,
+        images: &ArtifactId,
+    ) -> Result<ArtifactId, Error> {
+        let encoded = table.encoded_latents_of(self.pipeline).ok_or_else(|| missing("encoded_latents"))?;
+        let splits = target.splits.join("-");
+        let spec = EncodedLatentsSpec {
+            dataset: target.dataset.clone(),
+            checkpoint: self.checkpoint(&encoded.checkpoint)?,
+            run: format!("{}-{splits}{}", encoded.checkpoint.to_lowercase(), target.suffix()),
+            splits: Some(target.splits.clone()),
+            image_size: encoded.image_size,
+            num_parts: encoded.num_parts,
+        };
+        self.add(StageSpec::EncodedLatents(spec), &[("images", images)])
     }
 
     /// Adds the zero-shot run that holds the text features of a target's classes.

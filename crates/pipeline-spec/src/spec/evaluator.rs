@@ -20,7 +20,7 @@ pub struct PredictionsSpec {
     pub run: String,
     /// Held-out splits, for example `test` and `shift`.
     pub splits: Vec<String>,
-    /// What is read: images through the run's own encoder, or cached features of the frozen one.
+    /// What is read: images through the run's own encoder, cached features of the frozen one, or latents.
     pub source: PredictionSource,
     /// Which weights of the run.
     pub weights: WeightsUsed,
@@ -49,6 +49,9 @@ pub enum PredictionSource {
     Images,
     /// Features of the frozen encoder.
     Features,
+    /// Latents of the images, which the autoencoder of Stable Diffusion has made, for a run with a latent branch: its
+    /// image branch takes no part.
+    Latents,
 }
 
 /// Which weights of a run are evaluated.

@@ -21,9 +21,9 @@ pub use sd_latents::{
 pub use trainer::{
     AdapterTraining, ApeSpec, ApeTSpec, Augment, CacheSpec, CafoSpec, ChannelSpec, CheckpointsSpec, ClapSpec,
     ClassTexts, ClipAdapterSpec, ClipLoraSpec, CoOpSpec, Context, Coupling, EpochsFrom, FeatureLayer,
-    FeaturesSpec, FineTuneSpec, Freeze, GdaSpec, GeneratedUse, HeadInit, LatentControl, LinearProbeSpec,
-    LpPlusPlusSpec, Method, OptimizerSpec, Penalty, Pool, Preset, ProLipSpec, Schedule, Select, TaskResSpec,
-    TipAdapterSpec, TowerTraining, Training, TwoStageSpec, ViewAugment,
+    FeaturesSpec, FineTuneSpec, Freeze, GdaSpec, GeneratedUse, HeadInit, LatentControl, LatentOnlySpec,
+    LatentSamples, LinearProbeSpec, LpPlusPlusSpec, Method, OptimizerSpec, Penalty, Pool, Preset, ProLipSpec,
+    Schedule, Select, TaskResSpec, TipAdapterSpec, TowerTraining, Training, TwoStageSpec, ViewAugment,
 };
 
 use serde::{Deserialize, Serialize};
@@ -135,22 +135,23 @@ impl StageSpec {
     /// The artifacts it reads.
     pub fn input_slots(&self) -> Vec<InputSlot> {
         let images = slot("images", ArtifactKind::Images);
-        let shots = slot("fewshot-splits", ArtifactKind::FewshotSplits);
         match self {
             Self::Prompts(_) | Self::Images(_) => vec![],
             Self::Latents(_) => vec![slot("prompts", ArtifactKind::Prompts)],
-            Self::EncodedLatents(_) => vec![images, shots],
+            Self::EncodedLatents(s) => s.input_slots(),
             Self::FewshotSplits(_) => vec![images],
             Self::Features(s) => s.input_slots(),
             Self::Checkpoints(s) => s.input_slots(),
             Self::Predictions(s) => {
                 let source = match s.source {
-                    PredictionSource::Images => images,
-                    PredictionSource::Features => slot("features", ArtifactKind::Features),
+                    PredictionSource::Images => vec![images],
+                    PredictionSource::Features => vec![slot("features", ArtifactKind::Features)],
+                    PredictionSource::Latents => vec![images, slot("latents", ArtifactKind::Latents)],
                 };
                 let texts = slot("texts", ArtifactKind::Checkpoints);
                 let texts = (s.classes == Some(OtherClasses::Texts)).then_some(texts);
-                [source, slot("checkpoints", ArtifactKind::Checkpoints)].into_iter().chain(texts).collect()
+                let run = slot("checkpoints", ArtifactKind::Checkpoints);
+                source.into_iter().chain([run]).chain(texts).collect()
             }
             Self::Metrics(_) => {
                 vec![

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::expect;
-use crate::{CheckpointRef, DatasetId, Error, Seed};
+use super::{InputSlot, expect, slot};
+use crate::{ArtifactKind, CheckpointRef, DatasetId, Error, Seed};
 
 /// Bump when the same spec would yield different latents.
 pub const CODE_VERSION: u32 = 2;
@@ -147,7 +147,8 @@ pub struct SelectionSpec {
     pub keep_per_class: u32,
 }
 
-/// Latents of the training images of a shot list: what the autoencoder of Stable Diffusion makes of them.
+/// Latents of real images: what the autoencoder of Stable Diffusion makes of the training images of a shot list, or of all
+/// images of whole splits, which evaluation reads and training refuses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EncodedLatentsSpec {
@@ -157,6 +158,9 @@ pub struct EncodedLatentsSpec {
     pub checkpoint: CheckpointRef,
     /// Name for people, for example `sd2-shots4-seed1`.
     pub run: String,
+    /// The splits whose images are encoded, all of them. Absent: the training images of the shot list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub splits: Option<Vec<String>>,
     /// Side in pixels to which an image is resized and cropped at the centre.
     pub image_size: u32,
     /// Files that the artifact is cut into.
@@ -215,7 +219,15 @@ impl LatentsOptions {
 }
 
 impl EncodedLatentsSpec {
+    pub(super) fn input_slots(&self) -> Vec<InputSlot> {
+        let shots = slot("fewshot-splits", ArtifactKind::FewshotSplits);
+        let shots = self.splits.is_none().then_some(shots);
+        [slot("images", ArtifactKind::Images)].into_iter().chain(shots).collect()
+    }
+
     pub(super) fn check(&self) -> Result<(), Error> {
+        let names_splits = self.splits.as_ref().is_none_or(|splits| !splits.is_empty());
+        expect(names_splits, "splits", "at least one split, or no such field", "[]")?;
         expect((8..=4096).contains(&self.image_size), "image_size", "8 to 4096 pixels", self.image_size)?;
         expect((1..=100_000).contains(&self.num_parts), "num_parts", "1 to 100000", self.num_parts)
     }

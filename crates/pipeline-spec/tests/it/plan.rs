@@ -330,3 +330,49 @@ fn the_reference_is_one_of_the_methods_and_changes_no_key() {
     std::fs::write(fixture.path("pipeline.toml"), format!("reference = \"real-only\"\n{text}")).unwrap();
     assert_eq!(fixture.plan().units, before.units);
 }
+
+#[test]
+fn the_latent_branch_alone_is_trained_on_its_shots_and_evaluated_on_the_latents_of_held_out_images() {
+    let fixture = Fixture::new();
+    let before = fixture.plan();
+    let encoded = "encoded_latents = { checkpoint = \"sd-a\", image_size = 32, num_parts = 1 }\n";
+    let method = |name: &str, samples: &str| {
+        format!(
+            "\n[[methods]]\nname = \"{name}\"\n{encoded}[methods.method]\nkind = \"latent-only\"\n\
+             samples = {{ kind = \"{samples}\" }}\n\
+             training = {{ epochs = 2, batch_size = 8, learning_rate = 1e-3 }}\n"
+        )
+    };
+    let own = method("on-shots", "shots") + &method("on-generated", "generated");
+    std::fs::write(fixture.path("pipeline.toml"), format!("{}{own}", crate::fixture::PIPELINE)).unwrap();
+    let plan = fixture.plan();
+    let outputs: BTreeSet<_> = plan.units.iter().map(|u| &u.output).collect();
+    assert!(before.units.iter().all(|u| outputs.contains(&u.output)), "the other methods keep their keys");
+    // The generated ones, one encoding of each shot list, and one of the test split for both methods.
+    assert_eq!(count(&plan, ArtifactKind::Latents), 1 + 6 + 1);
+    let unit_of = |id: &ArtifactId| &plan.units.iter().find(|u| u.output == *id).unwrap().unit;
+    let mut runs = 0;
+    for planned in plan.units.iter().filter(|u| u.output.kind == ArtifactKind::Predictions) {
+        let Some(latents) = planned.unit.inputs.get("latents") else { continue };
+        let held_out = unit_of(latents);
+        assert_eq!(held_out.inputs.keys().collect::<Vec<_>>(), ["images"]);
+        let run = unit_of(&planned.unit.inputs["checkpoints"]);
+        assert_ne!(run.inputs["latents"], *latents, "training reads no held-out latent");
+        let is_encoded = run.inputs["latents"].slug.contains("shots");
+        assert_eq!(is_encoded, planned.output.slug.starts_with("on-shots"), "{}", planned.output);
+        runs += 1;
+    }
+    assert_eq!(runs, 2 * 2 * 6);
+    let refusal = |from: &str, to: &str| {
+        let text = format!("{}{own}", crate::fixture::PIPELINE).replace(from, to);
+        std::fs::write(fixture.path("pipeline.toml"), text).unwrap();
+        Pipeline::read(&fixture.path("pipeline.toml")).unwrap_err().to_string()
+    };
+    let message = refusal(encoded, "");
+    assert!(message.contains("the table `[encoded_latents]`, which method `on-shots` needs"), "{message}");
+    let message = refusal("checkpoint = \"sd-a\", image_size", "checkpoint = \"sd-b\", image_size");
+    assert!(
+        message.contains("expected `sd-a`, which draws the latents of method `on-generated`"),
+        "{message}"
+    );
+}

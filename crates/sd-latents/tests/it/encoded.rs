@@ -92,6 +92,7 @@ fn unit(place: &Place, store: &Store, split: &str, image_size: u32) -> Unit {
             digest: checkpoint_digest(&place.weights().join(tiny::CHECKPOINT)).unwrap(),
         },
         run: "tiny-shots2-seed1".to_owned(),
+        splits: None,
         image_size,
         num_parts: 3,
     };
@@ -150,4 +151,43 @@ fn a_held_out_image_and_a_size_that_does_not_fit_are_refused() {
     assert!(message.contains("is of split `test`, expected `train`"), "{message}");
     let message = error(unit(&place, &store, "train", 17));
     assert!(message.contains("field `image_size` is 17: expected a multiple of 2"), "{message}");
+}
+
+/// The unit that encodes all images of `splits`.
+fn whole_splits(place: &Place, store: &Store, splits: &[&str]) -> Unit {
+    let mut unit = unit(place, store, "train", 16);
+    unit.inputs.remove("fewshot-splits");
+    if let StageSpec::EncodedLatents(spec) = &mut unit.spec {
+        spec.splits = Some(splits.iter().map(|split| (*split).to_owned()).collect());
+        spec.num_parts = 2;
+    }
+    unit.check().unwrap();
+    unit
+}
+
+#[test]
+fn every_image_of_whole_splits_is_encoded_as_that_of_a_shot_list() {
+    let place = Place::new();
+    let store = place.store("store");
+    let encode = |unit: &Unit| {
+        run(unit, &store, &place.weights(), Shard::default(), 4).unwrap();
+        ArtifactReader::open(&store, &unit.output()).unwrap().rows::<LatentRow>().unwrap()
+    };
+    let listed = encode(&unit(&place, &store, "train", 16));
+    let both = encode(&whole_splits(&place, &store, &["test", "train"]));
+    let found: Vec<_> = both.iter().map(|r| (r.class_id, r.sample_index, r.prompt.as_str())).collect();
+    let expected = [
+        [(0, 0, "0-0"), (0, 1, "0-1"), (0, 2, "0-2"), (0, 3, "0-3")],
+        [(1, 0, "1-0"), (1, 1, "1-1"), (1, 2, "1-2"), (1, 3, "1-3")],
+    ];
+    assert_eq!(found, expected.concat());
+    for row in listed {
+        let same = both.iter().find(|other| other.prompt == row.prompt).unwrap();
+        assert_eq!((&same.latent, &same.image_png), (&row.latent, &row.image_png));
+    }
+    let test = encode(&whole_splits(&place, &store, &["test"]));
+    assert_eq!(test.iter().map(|r| r.prompt.as_str()).collect::<Vec<_>>(), ["0-3", "1-3"]);
+    let unit = whole_splits(&place, &store, &["test", "shift"]);
+    let error = run(&unit, &store, &place.weights(), Shard::default(), 4).unwrap_err().to_string();
+    assert!(error.contains("no image of split `shift`"), "{error}");
 }

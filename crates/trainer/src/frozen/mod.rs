@@ -11,6 +11,7 @@ pub mod clip_adapter;
 pub mod coop;
 pub mod gda;
 pub mod grid;
+pub mod latent_only;
 pub mod lbfgs;
 pub mod linear_probe;
 pub mod lp_plus_plus;

@@ -7,12 +7,14 @@ use burn::module::Module;
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsParams, SgdConfig};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use flier_model::{EpochSummary, loss};
+use pipeline_spec::Seed;
 use pipeline_spec::spec::AdapterTraining;
 
 use super::Inputs;
 use crate::backbone::to_vec;
+use crate::features::TrainingFeatures;
 use crate::optimizer::{AdamW, AdamWConfig, ParameterRule};
 use crate::random::{shuffle, stream};
 use crate::{Control, Error};
@@ -59,6 +61,26 @@ pub struct Steps {
     pub optimizer: Optimizer,
 }
 
+/// What the steps go over.
+#[derive(Debug, Clone, Copy)]
+pub struct Samples<'a> {
+    /// Training rows, view after view.
+    pub features: &'a TrainingFeatures,
+    /// Number of classes N.
+    pub num_classes: usize,
+    /// Seed of the run.
+    pub seed: Seed,
+    /// A plain device.
+    pub device: &'a Device,
+}
+
+impl<'a> From<&Inputs<'a>> for Samples<'a> {
+    fn from(inputs: &Inputs<'a>) -> Self {
+        let (features, num_classes) = (inputs.cache, inputs.num_classes());
+        Self { features, num_classes, seed: inputs.seed, device: inputs.device }
+    }
+}
+
 impl Steps {
     fn learning_rate(&self, epoch: u32, step: usize, total: usize) -> f64 {
         let AdapterTraining { epochs, learning_rate, .. } = self.training;
@@ -78,9 +100,9 @@ impl Steps {
     /// # Errors
     ///
     /// Fails if the loss stops being finite.
-    pub fn train<M: Module>(
+    pub fn train<'a, M: Module>(
         &self,
-        inputs: &Inputs<'_>,
+        samples: impl Into<Samples<'a>>,
         module: M,
         logits_loss: impl Fn(&M, Tensor<2>, Tensor<2>) -> Tensor<1>,
         control: &mut Control<'_>,
@@ -101,25 +123,25 @@ impl Steps {
                 Box::new(move |module, gradients, rate| optimizer.step(rate, module, gradients))
             }
         };
-        self.run(inputs, module, logits_loss, &mut step, control)
+        self.run(samples.into(), module, logits_loss, &mut step, control)
     }
 
     fn run<M: Module>(
         &self,
-        inputs: &Inputs<'_>,
+        samples: Samples<'_>,
         mut module: M,
         logits_loss: impl Fn(&M, Tensor<2>, Tensor<2>) -> Tensor<1>,
         take_step: &mut dyn FnMut(M, GradientsParams, f64) -> M,
         control: &mut Control<'_>,
     ) -> Result<Option<(M, Vec<EpochSummary>)>, Error> {
-        let (data, autodiff) = (inputs.cache, inputs.device.clone().autodiff());
+        let (data, autodiff) = (samples.features, samples.device.clone().autodiff());
         let (count, batch_size) = (data.train_labels.len(), self.training.batch_size.max(1) as usize);
         let steps_per_epoch = count.div_ceil(batch_size);
         let total = steps_per_epoch * self.training.epochs as usize;
         let (mut step, mut epochs) = (0, Vec::new());
         for epoch in 0..self.training.epochs {
             let mut order: Vec<usize> = (0..count).collect();
-            shuffle(&mut order, &mut stream(inputs.seed, "order", &["cache", &epoch.to_string()]));
+            shuffle(&mut order, &mut stream(samples.seed, "order", &["cache", &epoch.to_string()]));
             let view = &data.train[(epoch as usize % data.views) * count * data.width..];
             let (mut sum, mut rate) = (0.0, 0.0);
             for batch in order.chunks(batch_size) {
@@ -128,7 +150,7 @@ impl Steps {
                 let features: Vec<f32> = rows.copied().collect();
                 let features = data.tensor(&features, &autodiff);
                 let labels: Vec<usize> = batch.iter().map(|i| data.train_labels[*i]).collect();
-                let targets = loss::smoothed_targets(&labels, inputs.num_classes(), 0.0, &autodiff);
+                let targets = loss::smoothed_targets(&labels, samples.num_classes, 0.0, &autodiff);
                 let loss = logits_loss(&module, features, targets);
                 let value = to_vec(loss.clone())?.first().copied().map_or(f64::NAN, f64::from);
                 if !value.is_finite() {

@@ -1,18 +1,19 @@
 //! A run that trains the image encoder: FLIER and its controls.
 
-use artifacts::ArtifactReader;
 use burn::store::ModuleSnapshot;
 use clip_model::{KeyTable, SaveDtype, save_safetensors};
 use flier_model::run::{EMA_FILE, WEIGHTS_FILE};
 use flier_model::{Classifier, Selection, SelectionRule};
-use pipeline_spec::ArtifactId;
 use pipeline_spec::spec::{FineTuneSpec, GeneratedUse, HeadInit, Select};
 
 use super::job::{Found, Job};
 use crate::fine_tune::batch::Views;
 use crate::fine_tune::run::Training;
 use crate::fine_tune::{generated_per_class, initial_model, model_config};
-use crate::images::{GeneratedSample, LabeledImage, TrainingImages, generated_samples, replace_latents};
+use crate::images::{
+    GeneratedSample, LabeledImage, TrainingImages, check_latents, generated_samples, latent_shape,
+    replace_latents,
+};
 use crate::metrics_log::MetricsLog;
 use crate::shot_list::ShotList;
 use crate::{Control, Error};
@@ -100,21 +101,14 @@ impl Job<'_> {
             .into());
         }
         let latents = self.reader("latents")?;
-        check_shot_list(&latents, self.unit.input("fewshot-splits")?)?;
+        check_latents(&latents, self.unit.input("fewshot-splits")?)?;
         let mut samples = generated_samples(&latents, &shots.class_names, per_class, self.spec.seed)?;
         let shape = match method.generated {
             GeneratedUse::ImagesAndLatents { control, .. } => {
                 if let Some(control) = control {
                     replace_latents(&mut samples, control, self.spec.seed);
                 }
-                let shape = latents.tensor_shape()?;
-                let shape = <[usize; 3]>::try_from(shape).map_err(|_| Error::Mismatch {
-                    artifact: Box::new(latents.record().id.clone()),
-                    what: "shape of a latent".to_owned(),
-                    expected: "[C, H, W]".to_owned(),
-                    found: format!("{shape:?}"),
-                })?;
-                Some(shape)
+                Some(latent_shape(&latents)?)
             }
             _ => None,
         };
@@ -123,19 +117,5 @@ impl Job<'_> {
 
     fn save<M: ModuleSnapshot>(&self, module: &M, file: &str, table: &KeyTable) -> Result<(), Error> {
         Ok(save_safetensors(module, &self.staging.join(file), SaveDtype::F32, table)?)
-    }
-}
-
-/// Latents of real images must be those of the run's own shot list: any other shows images that the run may not see.
-fn check_shot_list(latents: &ArtifactReader, shots: &ArtifactId) -> Result<(), Error> {
-    let record = latents.record();
-    match record.unit.inputs.get("fewshot-splits") {
-        Some(found) if found.key != shots.key => Err(Error::Mismatch {
-            artifact: Box::new(record.id.clone()),
-            what: "shot list of the encoded images".to_owned(),
-            expected: shots.to_string(),
-            found: found.to_string(),
-        }),
-        _ => Ok(()),
     }
 }

@@ -71,6 +71,7 @@ impl Job<'_> {
             | Method::CoOp(_)
             | Method::ClipLora(_)
             | Method::TwoStage(_)
+            | Method::LatentOnly(_)
             | Method::FineTune(_) => {
                 let problem = "expected a method on augmented views of the shots".to_owned();
                 Err(pipeline_spec::Error::Field { field: "method.kind".to_owned(), problem }.into())
@@ -140,7 +141,12 @@ impl Job<'_> {
         })
     }
 
-    fn found(&self, fitted: Fitted, shots: &ShotList, num_val_images: usize) -> Result<Found, Error> {
+    pub(super) fn found(
+        &self,
+        fitted: Fitted,
+        shots: &ShotList,
+        num_val_images: usize,
+    ) -> Result<Found, Error> {
         fitted.trained.save(&self.staging.join(WEIGHTS_FILE))?;
         let selection = Selection::new(fitted.rule, num_val_images, fitted.val_accuracy);
         Ok(Found {

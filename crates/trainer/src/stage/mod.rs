@@ -3,6 +3,7 @@
 mod fine_tune;
 mod frozen;
 mod job;
+mod latent_only;
 mod towers;
 
 use std::path::{Path, PathBuf};
@@ -125,6 +126,7 @@ fn write_checkpoints(
         Method::FineTune(method) => job.fine_tune(method, control),
         Method::ClipLora(method) => job.clip_lora(method, control),
         Method::TwoStage(method) => job.two_stage(method, control),
+        Method::LatentOnly(method) => job.latent_only(method, control),
         method => job.frozen(method, control),
     }?;
     let Some(found) = found else { return Ok(false) };

@@ -38,6 +38,9 @@ pub fn clip_lora(spec: &ClipLoraSpec, shots: u32) -> [Stage; 1] {
 }
 
 /// The stages of 2SFS (arXiv 2503.11609).
+///
+/// All layer norms are trained, as the paper says. In the authors' code (`trainable_norm_params` at 64ac143, by reading)
+/// those before and behind the blocks are set to be trained and then, seen a second time, not to be.
 pub fn two_stage(spec: &TwoStageSpec, shots: u32) -> [Stage; 2] {
     let all = steps(spec.training.steps_per_shot, shots);
     let first = (all as f64 * spec.first_stage) as u64;

@@ -12,6 +12,7 @@ mod golden_methods;
 mod golden_towers;
 mod held_out;
 mod input;
+mod latent_only;
 mod methods;
 mod metrics_log;
 mod resume;

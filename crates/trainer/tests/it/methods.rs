@@ -129,6 +129,7 @@ fn encoded_latents_must_be_those_of_the_run_s_shot_list() {
             dataset: fixture::dataset(),
             checkpoint: CheckpointRef { id: "sd".to_owned(), digest: Digest::blake3(b"sd") },
             run: "sd-shots2".to_owned(),
+            splits: None,
             image_size: 64,
             num_parts: 1,
         };

@@ -6,11 +6,11 @@
 
 A search over alpha and beta computes the product with the one-hot values for every pair, as Tip-Adapter's and APE's scripts
 do. What grows evenly is measured in part and multiplied: epochs, pairs of a search (`--grid-points`), test images and seeds.
-Every line gives the measured time and that of the full size. Needs torch and numpy only.
+Every line gives the measured time, the processor time of the full size, and the most memory. Needs torch only, on Linux.
 """
 
 import argparse
-import resource
+import pathlib
 import time
 
 import torch
@@ -34,7 +34,7 @@ BETA = [i * (7 - 0.1) / 200 + 0.1 for i in range(200)]
 ALPHA = [i * (3 - 0.1) / 20 + 0.1 for i in range(20)]
 GAMMA = [0.0, 0.1, 0.2, 0.3, 0.4]
 unit = lambda x: x / x.norm(dim=-1, keepdim=True)
-extra = 0.0  # seconds that the unmeasured epochs and pairs of the current method would take
+extra = 0.0  # processor time that the unmeasured epochs and pairs of the current method would take
 
 
 def epochs_of(full):
@@ -44,9 +44,9 @@ def epochs_of(full):
 def timed_epochs(full, steps):
     """Goes over `steps`, which are those of the measured epochs."""
     global extra
-    started = time.perf_counter()
+    started = time.process_time()
     yield from steps
-    extra += (time.perf_counter() - started) * (full / epochs_of(full) - 1)
+    extra += (time.process_time() - started) * (full / epochs_of(full) - 1)
 
 
 def features(rows, seed):
@@ -75,12 +75,12 @@ def search(settings, logits_of, labels):
     """The best of the measured settings."""
     global extra
     timed = settings[: args.grid_points] if args.grid_points else settings
-    started, best, best_accuracy = time.perf_counter(), settings[0], -1.0
+    started, best, best_accuracy = time.process_time(), settings[0], -1.0
     for setting in timed:
         a = accuracy(logits_of(*setting), labels)
         if a > best_accuracy:
             best, best_accuracy = setting, a
-    elapsed = time.perf_counter() - started
+    elapsed = time.process_time() - started
     extra += elapsed / len(timed) * (len(settings) - len(timed))
     return best
 
@@ -263,24 +263,41 @@ def lp_plus_plus(data):
 
 FUNCTIONS = (gda, tip_adapter, tip_adapter_f, ape, ape_t, clap, taskres, clip_adapter, prolip, lp_plus_plus)
 METHODS = {f.__name__.replace("_", "-"): f for f in FUNCTIONS}
+
+
+def peak_memory():
+    """Most memory since `forget_peak`, in MiB."""
+    line = next(x for x in open("/proc/self/status") if x.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def forget_peak():
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+
+
+def show(name, wall, cpu, full, peak, more=""):
+    print(f"{name}: wall {wall:.2f} s, cpu {cpu:.2f} s, full cpu {full:.1f} s, peak {peak:.0f} MiB{more}", flush=True)
+
+
 test, totals = unit(features(args.test, 0)), {}
 for shots in map(int, args.shots.split(",")):
     for seed in range(1, args.seeds + 1):
         data = Data(shots, seed)
         for name in args.methods.split(","):
-            extra, started = 0.0, time.perf_counter()
+            forget_peak()
+            extra, clock, started = 0.0, time.perf_counter(), time.process_time()
             predict = METHODS[name](data)
-            fitted = time.perf_counter() - started
+            fitted = time.process_time() - started
             with torch.no_grad():
                 checksum = sum(predict(x)[:, 0].double().sum().item() for x in test.split(1024))
-            measured = time.perf_counter() - started
-            full = fitted + extra + (measured - fitted) * FULL_TEST / args.test
-            print(f"{name} shots {shots} seed {seed}: measured {measured:.2f} s, full {full:.1f} s, checksum {checksum:.3f}", flush=True)
-            before = totals.get(name, (0.0, 0.0))
-            totals[name] = (before[0] + measured, before[1] + full)
-scale = FULL_SEEDS / args.seeds
-for name, (measured, full) in totals.items():
-    print(f"{name}: measured {measured:.1f} s, full {full * scale:.0f} s")
-measured, full = (sum(values) for values in zip(*totals.values()))
-memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(f"all: measured {measured:.1f} s, full {full * scale:.0f} s; peak memory {memory:.0f} MiB")
+            cpu, wall = time.process_time() - started, time.perf_counter() - clock
+            full = fitted + extra + (cpu - fitted) * FULL_TEST / args.test
+            row = (wall, cpu, full, peak_memory())
+            show(f"{name} shots {shots} seed {seed}", *row, f", checksum {checksum:.3f}")
+            before = totals.get(name, (0.0,) * 4)
+            totals[name] = tuple(a + b for a, b in zip(before[:3], row)) + (max(before[3], row[3]),)
+totals = {name: (wall, cpu, full * FULL_SEEDS / args.seeds, peak) for name, (wall, cpu, full, peak) in totals.items()}
+for name, row in totals.items():
+    show(name, *row)
+*sums, peaks = zip(*totals.values())
+show("all", *map(sum, sums), max(peaks))

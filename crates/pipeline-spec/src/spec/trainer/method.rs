@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::adapters::check_grid;
 use super::{
     ApeSpec, ApeTSpec, CacheSpec, CafoSpec, ClapSpec, ClipAdapterSpec, ClipLoraSpec, CoOpSpec, FeatureLayer,
-    FineTuneSpec, GdaSpec, GeneratedUse, HeadInit, InputSlot, LinearProbeSpec, LpPlusPlusSpec, Penalty,
-    ProLipSpec, Select, TaskResSpec, TipAdapterSpec, TwoStageSpec, expect, slot,
+    FineTuneSpec, GdaSpec, GeneratedUse, HeadInit, InputSlot, LatentOnlySpec, LinearProbeSpec,
+    LpPlusPlusSpec, Penalty, ProLipSpec, Select, TaskResSpec, TipAdapterSpec, TwoStageSpec, expect, slot,
 };
 use crate::{ArtifactKind, Error};
 
@@ -51,6 +51,8 @@ pub enum Method<F = FineTuneSpec> {
     /// Layer norms of both towers, then a classifier.
     #[serde(rename = "2sfs")]
     TwoStage(TwoStageSpec),
+    /// FLIER's latent branch alone.
+    LatentOnly(LatentOnlySpec),
     /// The image encoder itself: FLIER and its controls.
     FineTune(F),
 }
@@ -79,6 +81,7 @@ impl<F> Method<F> {
             Self::CoOp(s) => Method::CoOp(s),
             Self::ClipLora(s) => Method::ClipLora(s),
             Self::TwoStage(s) => Method::TwoStage(s),
+            Self::LatentOnly(s) => Method::LatentOnly(s),
             Self::FineTune(s) => Method::FineTune(map(s)?),
         })
     }
@@ -125,6 +128,7 @@ impl Method {
             Self::Cafo(_) => {
                 vec![shots, features, cache, slot("generated-features", ArtifactKind::Features)]
             }
+            Self::LatentOnly(_) => vec![shots, slot("latents", ArtifactKind::Latents)],
             Self::FineTune(s) => match s.generated {
                 GeneratedUse::None => vec![images, shots],
                 GeneratedUse::Images { .. }
@@ -139,7 +143,7 @@ impl Method {
     /// Whether the method reads the texts of the text classifier.
     pub fn reads_texts(&self) -> bool {
         match self {
-            Self::LinearProbe(_) | Self::CoOp(_) => false,
+            Self::LinearProbe(_) | Self::CoOp(_) | Self::LatentOnly(_) => false,
             Self::FineTune(s) => s.head_init == HeadInit::ZeroShotText,
             _ => true,
         }
@@ -158,7 +162,9 @@ impl Method {
             | Self::Ape(_)
             | Self::ApeT(_) => "val-grid",
             Self::ClipAdapter(s) => grid(s.ratio.len()),
-            Self::Clap(_) | Self::CoOp(_) | Self::ClipLora(_) | Self::TwoStage(_) => "last",
+            Self::Clap(_) | Self::CoOp(_) | Self::ClipLora(_) | Self::TwoStage(_) | Self::LatentOnly(_) => {
+                "last"
+            }
             Self::ProLip(s) => match &s.penalty {
                 Penalty::Values { values } => grid(values.len() * s.learning_rate.len()),
                 Penalty::InverseShots | Penalty::InverseShotsSquared => grid(s.learning_rate.len()),
@@ -223,6 +229,7 @@ impl Method {
             Self::CoOp(s) => s.check(),
             Self::ClipLora(s) => s.check(),
             Self::TwoStage(s) => s.check(),
+            Self::LatentOnly(s) => s.check(),
             Self::FineTune(s) => s.check(),
         }
     }

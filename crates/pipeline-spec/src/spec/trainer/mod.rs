@@ -3,6 +3,7 @@
 mod adapters;
 mod features;
 mod fine_tune;
+mod latent_only;
 mod method;
 mod towers;
 
@@ -15,6 +16,7 @@ pub use fine_tune::{
     Augment, Coupling, FineTuneSpec, Freeze, GeneratedUse, HeadInit, LatentControl, OptimizerSpec, Pool,
     Preset, Schedule, Select, Training,
 };
+pub use latent_only::{LatentOnlySpec, LatentSamples};
 pub use method::Method;
 pub use towers::{ClipLoraSpec, CoOpSpec, Context, EpochsFrom, TowerTraining, TwoStageSpec};
 
