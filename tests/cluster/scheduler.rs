@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long a test waits for the scheduler before it fails.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -33,6 +33,15 @@ impl Slurm {
     /// Ends a daemon as a crash does.
     pub fn crash(&self, daemon: &str) {
         assert!(self.script("stop", daemon).status.success());
+    }
+
+    /// Waits until the controller has written down what it knows, `job` included. What a crash takes from it, it forgets: it
+    /// gives numbers of jobs a second time then, and closes the nodes that know them.
+    pub fn wait_until_saved(&self, job: &str) {
+        let now = SystemTime::now();
+        self.ask("scontrol", &["update", &format!("jobid={job}"), "comment=saved"]);
+        let state = self.folder.path().join("state/job_state");
+        self.wait("the controller's state", || state.metadata().is_ok_and(|m| m.modified().unwrap() > now));
     }
 
     /// Starts a daemon again.
