@@ -4,7 +4,7 @@ use anyhow::{Context, bail, ensure};
 use pipeline_spec::Stage;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::{terminal, workspace};
@@ -93,6 +93,26 @@ pub fn build_packages(packages: &[&str], device: Option<&str>) -> anyhow::Result
     terminal::note(format_args!("building {}", packages.join(", ")));
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--release", "--bins", "--message-format", "json-render-diagnostics"]);
+    select(&mut cargo, packages, device)?;
+    let output = cargo.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!("the build failed; cargo's messages are above");
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let binaries = messages.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let path = message.get("executable")?.as_str()?;
+        Some((message.get("target")?.get("name")?.as_str()?.to_owned(), PathBuf::from(path)))
+    });
+    Ok(binaries.collect())
+}
+
+/// Names `packages` to cargo, with the back end that `device` needs.
+///
+/// # Errors
+///
+/// Fails if the back end is libtorch and nothing says where that is.
+pub fn select(cargo: &mut Command, packages: &[&str], device: Option<&str>) -> anyhow::Result<()> {
     for package in packages {
         cargo.args(["--package", package]);
     }
@@ -106,17 +126,7 @@ pub fn build_packages(packages: &[&str], device: Option<&str>) -> anyhow::Result
         );
         cargo.args(["--package", "backend", "--features", &format!("backend/{feature}")]);
     }
-    let output = cargo.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
-    if !output.status.success() {
-        bail!("the build failed; cargo's messages are above");
-    }
-    let messages = String::from_utf8_lossy(&output.stdout);
-    let binaries = messages.lines().filter_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        let path = message.get("executable")?.as_str()?;
-        Some((message.get("target")?.get("name")?.as_str()?.to_owned(), PathBuf::from(path)))
-    });
-    Ok(binaries.collect())
+    Ok(())
 }
 
 /// The feature of `backend` that a device needs beyond the default ones.

@@ -6,6 +6,7 @@
 //!   pipelines/ data-manifests/ models/ docs/
 //!   man/man1/ completions/
 //!   flier-dist.json what it is; marks the root
+//!   sbom.cdx.json   the crates in the binaries
 //! ```
 
 use anyhow::{Context, bail, ensure};
@@ -20,10 +21,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use crate::workspace::DISTRIBUTION_FILE;
-use crate::{binaries, plan_files, stored, terminal, workspace};
+use crate::{binaries, plan_files, sbom, stored, terminal, workspace};
 
 /// Level of zstd for the archive: binaries shrink well, and this is done once.
 const ZSTD_LEVEL: i32 = 12;
+
+/// The bill of materials, in the name that CycloneDX recommends.
+const BILL_FILE: &str = "sbom.cdx.json";
 
 /// Make a folder with the stripped binaries, pipelines, manifests, models, man pages and completions
 ///
@@ -56,7 +60,7 @@ impl Dist {
         let staging = staging.with_context(|| format!("cannot write in `{}`", self.out.display()))?;
         let folder = staging.path().join(&name);
         let mut digests = BTreeMap::new();
-        for name in names {
+        for &name in &names {
             let source = built.get(name).with_context(|| format!("cargo built no binary `{name}`"))?;
             let target = folder.join("bin").join(name);
             copy(source, &target)?;
@@ -75,8 +79,11 @@ impl Dist {
             "device": self.device.as_deref().unwrap_or("cpu"),
             "binaries": digests,
         });
-        fs::write(folder.join(DISTRIBUTION_FILE), serde_json::to_vec_pretty(&description)?)
-            .context("cannot write the description")?;
+        let bill = sbom::bill_of_materials(&names, self.device.as_deref())?;
+        for (file, content) in [(DISTRIBUTION_FILE, &description), (BILL_FILE, &bill)] {
+            fs::write(folder.join(file), serde_json::to_vec_pretty(content)?)
+                .with_context(|| format!("cannot write `{file}`"))?;
+        }
         let target = self.out.join(&name);
         replace(&folder, &target)?;
         terminal::print(target.display());

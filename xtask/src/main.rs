@@ -25,6 +25,7 @@ mod progress;
 mod report;
 mod reproduce;
 mod run;
+mod sbom;
 mod sources;
 mod stage_command;
 mod status;
