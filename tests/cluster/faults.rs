@@ -170,7 +170,7 @@ fn s9_without_a_controller_nothing_is_recorded_and_its_return_is_enough() {
     let hang = lab.make("hang", unit);
     let jobs = lab.submit(&[]);
     lab.wait_for_start(unit);
-    lab.slurm.wait_until_saved(&jobs["small-trainer"]);
+    lab.slurm.wait_until_saved(&lab.task_of(unit, &jobs["small-trainer"]));
     lab.slurm.crash("slurmctld");
     let status = lab.run(&["status"]).expect(0);
     assert!(status.stderr.contains("what runs and waits is not known"), "{status:#?}");

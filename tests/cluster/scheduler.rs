@@ -35,13 +35,18 @@ impl Slurm {
         assert!(self.script("stop", daemon).status.success());
     }
 
-    /// Waits until the controller has written down what it knows, `job` included. What a crash takes from it, it forgets: it
-    /// gives numbers of jobs a second time then, and closes the nodes that know them.
-    pub fn wait_until_saved(&self, job: &str) {
+    /// Waits until the controller has written down what it knows, a running task included. What it had not written when it
+    /// crashes, it forgets: it gives numbers of jobs a second time then, and closes the nodes that know them.
+    pub fn wait_until_saved(&self, [job, index]: &[String; 2]) {
         let now = SystemTime::now();
-        self.ask("scontrol", &["update", &format!("jobid={job}"), "comment=saved"]);
+        self.ask("scontrol", &["update", &format!("jobid={job}_{index}"), "comment=saved"]);
         let state = self.folder.path().join("state/job_state");
         self.wait("the controller's state", || state.metadata().is_ok_and(|m| m.modified().unwrap() > now));
+    }
+
+    /// What the controller says of its work.
+    pub fn controller_log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log/slurmctld.log")).unwrap()
     }
 
     /// Starts a daemon again.
@@ -85,12 +90,18 @@ impl Slurm {
     /// Waits until every task has ended.
     pub fn settle(&self) {
         self.wait("the end of all tasks", || {
-            // After a requeue Slurm waits two minutes; the tests do not.
-            for task in self.active().iter().filter(|task| task[3] == "BeginTime") {
+            let active = self.active();
+            let requeued: Vec<_> = active.iter().filter(|task| task[3] == "BeginTime").collect();
+            // After a requeue Slurm waits two minutes; the tests wait two seconds, for a node refuses the credential of a
+            // task that starts in the second in which its former one was revoked.
+            if !requeued.is_empty() {
+                std::thread::sleep(Duration::from_secs(2));
+            }
+            for task in requeued {
                 let id = format!("jobid={}_{}", task[0], task[1]);
                 self.client("scontrol", &["update", &id, "starttime=now"]);
             }
-            self.active().is_empty()
+            active.is_empty()
         });
     }
 
@@ -202,7 +213,9 @@ impl Lab {
             .into_iter()
             .filter(|planned| !store.contains(&planned.output))
             .collect();
-        assert!(missing.is_empty(), "{missing:#?}\n{:#?}\n{}", self.slurm.tasks(), self.logs());
+        let missing: Vec<String> = missing.into_iter().map(|planned| planned.output.to_string()).collect();
+        let (tasks, controller) = (self.slurm.tasks(), self.slurm.controller_log());
+        assert!(missing.is_empty(), "{missing:#?}\n{tasks:?}\n{}\n{controller}", self.logs());
         for (index, planned) in self.fixture.plan().units.iter().enumerate() {
             let prepared = Store::new(self.fixture.path(&format!("bin/prepared/unit-{index:05}")));
             assert_eq!(
