@@ -44,7 +44,17 @@ impl TrainedRun {
             }
             Ok(())
         })?;
-        Ok((!is_stopped).then_some(rows))
+        if is_stopped {
+            return Ok(None);
+        }
+        match held_out.keys().min() {
+            None => Ok(Some(rows)),
+            Some(sample_id) => Err(Error::Latents {
+                artifact: Box::new(latents.record().id.clone()),
+                expected: format!("a latent of image `{sample_id}`"),
+                found: "none".to_owned(),
+            }),
+        }
     }
 }
 

@@ -136,4 +136,13 @@ fn latents_of_other_images_than_those_evaluated_are_refused() {
         message.contains("expected the encoded images of") && message.contains("of a shot list"),
         "{message}"
     );
+
+    let mut images: Vec<ImageRow> =
+        ArtifactReader::open(&store, unit.input("images").unwrap()).unwrap().rows().unwrap();
+    let lost = images.remove(images.iter().position(|image| image.split == "test").unwrap()).sample_id;
+    let latents = unit.input("latents").unwrap();
+    let latents = plan.units.iter().find(|p| p.output == *latents).unwrap();
+    write_latents(&store, &latents.unit, &images, &["test", "shift"]);
+    let message = predict(&unit, &store, &weights, 5).unwrap_err().to_string();
+    assert!(message.contains(&format!("expected a latent of image `{lost}`, found none")), "{message}");
 }
