@@ -198,38 +198,18 @@ fn runs_killed_at_random_moments_end_with_the_store_of_an_undisturbed_one() {
         Work { outputs, command: bench.reproduction(), time }
     };
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let mut tallies = vec![
-        (
-            "packing",
-            campaign(
-                &store,
-                &expected,
-                one_of(&[ArtifactKind::Images, ArtifactKind::FewshotSplits]),
-                &mut rng,
-            ),
-        ),
-        ("prompt generation", campaign(&store, &expected, one_of(&[ArtifactKind::Prompts]), &mut rng)),
-        ("latents generation", campaign(&store, &expected, one_of(&[ArtifactKind::Latents]), &mut rng)),
-        (
-            "training",
-            campaign(
-                &store,
-                &expected,
-                one_of(&[ArtifactKind::Features, ArtifactKind::Checkpoints]),
-                &mut rng,
-            ),
-        ),
-        (
-            "evaluation",
-            campaign(
-                &store,
-                &expected,
-                one_of(&[ArtifactKind::Predictions, ArtifactKind::Metrics]),
-                &mut rng,
-            ),
-        ),
-        ("whole pipeline", campaign(&store, &expected, anything, &mut rng)),
+    let kinds: [(&str, &'static [ArtifactKind]); 5] = [
+        ("packing", &[ArtifactKind::Images, ArtifactKind::FewshotSplits]),
+        ("prompt generation", &[ArtifactKind::Prompts]),
+        ("latents generation", &[ArtifactKind::Latents]),
+        ("training", &[ArtifactKind::Features, ArtifactKind::Checkpoints]),
+        ("evaluation", &[ArtifactKind::Predictions, ArtifactKind::Metrics]),
     ];
+    let mut tallies: Vec<(&str, Tally)> = kinds
+        .into_iter()
+        .map(|(name, kinds)| (name, campaign(&store, &expected, one_of(kinds), &mut rng)))
+        .collect();
+    tallies.push(("whole pipeline", campaign(&store, &expected, anything, &mut rng)));
     let prompts = plan.units.iter().find(|planned| planned.output.kind == ArtifactKind::Prompts).unwrap();
     tallies.push(("publishing", publishing(bench.folder.path(), &prompts.unit, &mut rng)));
 
