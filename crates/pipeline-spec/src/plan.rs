@@ -301,22 +301,7 @@ impl Expansion<'_> {
             let id = match (slot.name, &method) {
                 ("images", _) => images.clone(),
                 ("fewshot-splits", _) => shots.clone(),
-                ("latents", Method::LatentOnly(LatentOnlySpec { samples: LatentSamples::Shots, .. })) => {
-                    let encoded = table.encoded_latents_of(self.pipeline);
-                    let encoded = encoded.ok_or_else(|| missing("encoded_latents"))?;
-                    self.encoded_latents(encoded, cell, images, shots)?
-                }
-                ("latents", Method::LatentOnly(_)) => {
-                    let drawn = table.generated_latents_of(self.pipeline);
-                    self.latents(drawn.ok_or_else(|| missing("latents"))?, prompts)?
-                }
-                ("latents", _) => match table.latents_of(self.pipeline) {
-                    Some(LatentSource::Generated(latents)) => self.latents(latents, prompts)?,
-                    Some(LatentSource::Encoded(latents)) => {
-                        self.encoded_latents(latents, cell, images, shots)?
-                    }
-                    None => return Err(missing("latents")),
-                },
+                ("latents", method) => self.method_latents(table, method, cell, images, shots)?,
                 ("features", _) => self.training_features(backbone, layer, images)?,
                 ("cache-features", _) => self.cache_features(backbone, cell, layer, images, shots)?,
                 ("generated-features", Method::Cafo(cafo)) => {
@@ -340,6 +325,35 @@ impl Expansion<'_> {
         let inputs: Vec<_> = inputs.iter().map(|(name, id)| (*name, id)).collect();
         let run = self.train(table, &spec, &inputs)?;
         self.evaluate(table, &spec, &run, reads)
+    }
+
+    /// Adds the latents that a method is trained on: generated ones, or those of its shot list's images.
+    fn method_latents(
+        &mut self,
+        table: &MethodTable,
+        method: &Method,
+        cell: Cell,
+        images: &ArtifactId,
+        shots: &ArtifactId,
+    ) -> Result<ArtifactId, Error> {
+        let pipeline = self.pipeline;
+        let source = match method {
+            Method::LatentOnly(LatentOnlySpec { samples: LatentSamples::Shots, .. }) => {
+                let encoded = table.encoded_latents_of(pipeline).ok_or_else(|| missing("encoded_latents"))?;
+                LatentSource::Encoded(encoded)
+            }
+            Method::LatentOnly(_) => {
+                let drawn = table.generated_latents_of(pipeline).ok_or_else(|| missing("latents"))?;
+                LatentSource::Generated(drawn)
+            }
+            _ => table.latents_of(pipeline).ok_or_else(|| missing("latents"))?,
+        };
+        match source {
+            LatentSource::Generated(latents) => {
+                self.latents(latents, table.prompts.as_ref().unwrap_or(&pipeline.prompts))
+            }
+            LatentSource::Encoded(latents) => self.encoded_latents(latents, cell, images, shots),
+        }
     }
 
     /// Adds a training run; `inputs` are all but the prompts of its text classifier.
