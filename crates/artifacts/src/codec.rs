@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryArray, FixedSizeListArray, Float32Array, Float64Array, Int64Array, RecordBatch,
-    StringArray, StructArray, UInt32Array, UInt64Array,
+    Array, ArrayRef, BinaryArray, BinaryBuilder, FixedSizeListArray, Float32Array, Float64Array, Int64Array,
+    RecordBatch, StringArray, StructArray, UInt32Array, UInt64Array,
 };
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field};
@@ -174,8 +174,9 @@ pub(crate) fn float64(values: impl Iterator<Item = f64>) -> ArrayRef {
 }
 
 /// Tensors of `numel` elements each; their lengths were checked.
-pub(crate) fn tensor<'a>(rows: impl Iterator<Item = &'a [f32]>, numel: usize) -> ArrayRef {
-    let values: Vec<f32> = rows.flatten().copied().collect();
+pub(crate) fn tensor<'a>(rows: impl ExactSizeIterator<Item = &'a [f32]>, numel: usize) -> ArrayRef {
+    let mut values = Vec::with_capacity(rows.len() * numel);
+    rows.for_each(|row| values.extend_from_slice(row));
     let size = i32::try_from(numel).expect("the tensor shape was checked against i32");
     let element = Arc::new(Field::new("element", DataType::Float32, true));
     Arc::new(FixedSizeListArray::new(element, size, Arc::new(Float32Array::from(values)), None))
@@ -184,8 +185,10 @@ pub(crate) fn tensor<'a>(rows: impl Iterator<Item = &'a [f32]>, numel: usize) ->
 /// Images as a struct of bytes and file name.
 pub(crate) fn image<'a>(files: impl Iterator<Item = (&'a [u8], &'a str)>) -> ArrayRef {
     let (bytes, paths): (Vec<&[u8]>, Vec<&str>) = files.unzip();
-    let arrays: Vec<ArrayRef> =
-        vec![Arc::new(BinaryArray::from_vec(bytes)), Arc::new(StringArray::from(paths))];
+    // As large as it has to be from the start: images are most of a row group.
+    let mut builder = BinaryBuilder::with_capacity(bytes.len(), bytes.iter().map(|b| b.len()).sum());
+    bytes.iter().for_each(|bytes| builder.append_value(bytes));
+    let arrays: Vec<ArrayRef> = vec![Arc::new(builder.finish()), Arc::new(StringArray::from(paths))];
     Arc::new(StructArray::new(image_fields(), arrays, None::<NullBuffer>))
 }
 

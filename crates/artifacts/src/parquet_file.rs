@@ -1,7 +1,8 @@
-//! Rows to the bytes of one Parquet file and back. No file is opened here.
+//! Rows to the content of one Parquet file and back. No file is opened here.
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashSet};
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -33,14 +34,15 @@ pub(crate) struct Table<R> {
     pub(crate) metadata: BTreeMap<String, String>,
 }
 
-/// Encodes `rows` as a Parquet file; equal arguments give equal bytes.
+/// Writes `rows` to `sink` as a Parquet file; equal arguments give equal bytes.
 ///
 /// Every value is checked first, because nobody can tell later whether a cached value was meant.
 pub(crate) fn encode<R: RowCodec>(
     rows: &[R],
     info: &SchemaInfo,
     metadata: &BTreeMap<String, String>,
-) -> Result<Vec<u8>, Error> {
+    sink: impl Write + Send,
+) -> Result<(), Error> {
     check_info::<R>(info)?;
     check_rows(rows, info)?;
     let failed = |reason: String| Error::Encode { kind: R::KIND, reason };
@@ -52,12 +54,12 @@ pub(crate) fn encode<R: RowCodec>(
     let columns: Vec<Column> = kept(R::COLUMNS.to_vec(), &is_written);
     let arrow_schema = Arc::new(schema(&columns, info));
     let properties = writer_properties(&columns, metadata, rows_per_group, sorted.then_some(R::SORTED_BY));
-    let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&arrow_schema), Some(properties))
+    let writer = ArrowWriter::try_new(sink, Arc::clone(&arrow_schema), Some(properties))
         .map_err(|e| failed(e.to_string()))?;
     let (mut writer, factory) = writer.into_serialized_writer().map_err(|e| failed(e.to_string()))?;
     let groups: Vec<&[R]> = rows.chunks(rows_per_group).collect();
     // Groups are encoded on all cores, a few at a time, and written in order: the bytes are those of one thread.
-    let at_once = 2 * rayon::current_num_threads();
+    let at_once = rayon::current_num_threads();
     for (window, groups) in groups.chunks(at_once).enumerate() {
         let encode_group = |(index, group): (usize, &&[R])| {
             let columns = factory.create_column_writers(window * at_once + index)?;
@@ -75,7 +77,7 @@ pub(crate) fn encode<R: RowCodec>(
         };
         append().map_err(|e: ParquetError| failed(e.to_string()))?;
     }
-    writer.into_inner().map_err(|e| failed(e.to_string()))
+    writer.finish().map(drop).map_err(|e| failed(e.to_string()))
 }
 
 /// The columns of a row group, encoded.

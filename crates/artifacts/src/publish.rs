@@ -51,10 +51,14 @@ impl Staged {
     /// Writes what `fill` writes to a new file in `tmp_dir`, syncs it and reads it back.
     ///
     /// The name ends in `.tmp`, never in `.parquet`: the globs of DuckDB and polars would read it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be written, whatever `fill` makes of that, or with the error of `fill`.
     pub(crate) fn create(
         tmp_dir: &Path,
         target: &Path,
-        fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+        fill: impl FnOnce(&mut Sink<'_>) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         create_folder(tmp_dir)?;
         let name = target.file_name().map(|n| n.to_string_lossy().replace('.', "-")).unwrap_or_default();
@@ -65,13 +69,7 @@ impl Staged {
             .map_err(|e| Error::write(tmp_dir, e))?;
         let path = file.path().to_owned();
         let failed = |e| Error::write(&path, e);
-        let mut hashing = Hashing {
-            inner: io::BufWriter::with_capacity(1 << 20, file.as_file()),
-            hasher: blake3::Hasher::new(),
-        };
-        fill(&mut hashing).and_then(|()| hashing.flush()).map_err(failed)?;
-        let written = Digest::try_from(hashing.hasher.finalize().to_hex().to_string())?;
-        drop(hashing);
+        let written = fill_file(file.as_file(), &path, fill)?;
         readable_by_all(file.as_file()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
         let (size_bytes, blake3, sha256) = file_digests(&path)?;
         if blake3 != written {
@@ -82,7 +80,7 @@ impl Staged {
 
     /// As [`Self::create`] with the given bytes.
     pub(crate) fn from_bytes(tmp_dir: &Path, target: &Path, bytes: &[u8]) -> Result<Self, Error> {
-        Self::create(tmp_dir, target, |writer| writer.write_all(bytes))
+        Self::create(tmp_dir, target, |sink| sink.write_all(bytes).map_err(|e| Error::write(target, e)))
     }
 
     /// Gives the file its name unless that is taken.
@@ -124,17 +122,49 @@ impl Staged {
     }
 }
 
-/// Counts what passes through into a digest.
-struct Hashing<W> {
-    inner: W,
-    hasher: blake3::Hasher,
+/// Writes what `fill` writes to `file`, whose path is for errors; gives its BLAKE3.
+fn fill_file(
+    file: &File,
+    path: &Path,
+    fill: impl FnOnce(&mut Sink<'_>) -> Result<(), Error>,
+) -> Result<Digest, Error> {
+    let hashing = Hashing { inner: file, hasher: blake3::Hasher::new(), refused: None };
+    let mut sink = Sink::with_capacity(1 << 20, hashing);
+    let filled = fill(&mut sink);
+    let flushed = sink.flush();
+    let (hashing, _) = sink.into_parts();
+    // An encoder may make another error of a full disk.
+    match (hashing.refused, flushed) {
+        (Some(refused), _) | (None, Err(refused)) => return Err(Error::write(path, refused)),
+        (None, Ok(())) => filled?,
+    }
+    Ok(Digest::try_from(hashing.hasher.finalize().to_hex().to_string())?)
 }
 
-impl<W: Write> Write for Hashing<W> {
+/// Where the content of a file goes.
+pub(crate) type Sink<'a> = io::BufWriter<Hashing<'a>>;
+
+/// A file; counts what goes into it into a digest and remembers why it took no more.
+pub(crate) struct Hashing<'a> {
+    inner: &'a File,
+    hasher: blake3::Hasher,
+    refused: Option<io::Error>,
+}
+
+impl Write for Hashing<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.inner.write(bytes)?;
-        self.hasher.update(&bytes[..n]);
-        Ok(n)
+        match self.inner.write(bytes) {
+            Ok(n) => {
+                self.hasher.update(&bytes[..n]);
+                Ok(n)
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Err(e),
+            Err(e) => {
+                let kind = e.kind();
+                self.refused.get_or_insert(e);
+                Err(kind.into())
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -217,13 +247,26 @@ mod tests {
     #[test]
     fn a_failed_write_leaves_no_temporary_file() {
         let store = tempfile::tempdir().unwrap();
-        let result = Staged::create(store.path(), Path::new("data/part.parquet"), |writer| {
-            writer.write_all(b"half")?;
-            Err(io::ErrorKind::StorageFull.into())
+        let result = Staged::create(store.path(), Path::new("data/part.parquet"), |sink| {
+            sink.write_all(b"half").unwrap();
+            Err(Error::Shard { found: "x".to_owned() })
         });
-        let message = result.err().unwrap().to_string();
-        assert!(message.contains("part-parquet-") && message.contains("MiB free"), "{message}");
+        assert!(matches!(result, Err(Error::Shard { .. })));
         assert_eq!(names(store.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_full_disk_is_told_as_such_whatever_the_encoder_makes_of_it() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let path = std::env::temp_dir().join("part-parquet-1.tmp");
+        for length in [1, 1 << 21] {
+            let result = fill_file(&full, &path, |sink| {
+                let _ = sink.write_all(&vec![0; length]);
+                Err(Error::Encode { kind: pipeline_spec::ArtifactKind::Images, reason: "?".to_owned() })
+            });
+            let message = result.unwrap_err().to_string();
+            assert!(message.contains("part-parquet-1.tmp") && message.contains("MiB free"), "{message}");
+        }
     }
 
     #[test]

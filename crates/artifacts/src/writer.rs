@@ -122,10 +122,11 @@ impl ArtifactWriter {
             field,
             problem: "is written by the artifact writer; choose another metadata key".to_owned(),
         })?;
-        let bytes = parquet_file::encode(rows, info, &metadata)?;
         let file = part_name(index, self.num_parts, "parquet");
         let target = self.store.data_dir(&self.id).join(&file);
-        let staged = Staged::from_bytes(&self.store.tmp_dir(), &target, &bytes)?;
+        let staged = Staged::create(&self.store.tmp_dir(), &target, |sink| {
+            parquet_file::encode(rows, info, &metadata, sink)
+        })?;
         let ours = record_of(&file, rows.len() as u64, &staged);
         let record = self.publish_part::<R>(staged, &target, ours)?;
         self.publish_side_record(&part_name(index, self.num_parts, "json"), &record)?;
@@ -259,7 +260,9 @@ impl ArtifactWriter {
             FileSource::Bytes(bytes) => Staged::from_bytes(&self.store.tmp_dir(), &target, bytes),
             FileSource::Path(path) => {
                 let mut file = fs::File::open(path).map_err(|e| Error::read(path, e))?;
-                Staged::create(&self.store.tmp_dir(), &target, |writer| io::copy(&mut file, writer).map(drop))
+                Staged::create(&self.store.tmp_dir(), &target, |sink| {
+                    io::copy(&mut file, sink).map(drop).map_err(|e| Error::read(path, e))
+                })
             }
         }
     }

@@ -36,6 +36,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    stage_cli::use_small_pages();
     let mut cli: Cli = stage_cli::parse();
     match (cli.tool.take(), cli.stage.take()) {
         (Some(tool), _) => tools::run(tool),

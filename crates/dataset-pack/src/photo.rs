@@ -108,7 +108,9 @@ impl Header {
 /// Says what the system said, or how large the file is.
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     let file = File::open(path).map_err(|e| format!("cannot be read: {e}"))?;
-    let mut bytes = Vec::new();
+    // Room for one byte more, by which the end is found.
+    let length = file.metadata().map_or(0, |m| m.len().min(MAX_BYTES) + 1);
+    let mut bytes = Vec::with_capacity(length as usize);
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| format!("cannot be read: {e}"))?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(format!("it has more than {MAX_BYTES} bytes"));

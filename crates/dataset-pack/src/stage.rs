@@ -111,9 +111,9 @@ fn pack_images(
     };
     let total = missing.iter().map(|&p| part(p).len() as u64).sum();
     let done = AtomicU64::new(0);
-    // A part is written while the next one is made.
+    // A part is written while the next two are made.
     std::thread::scope(|scope| {
-        let (sender, parts) = mpsc::sync_channel::<(u32, Vec<ImageRow>)>(0);
+        let (sender, parts) = mpsc::sync_channel::<(u32, Vec<ImageRow>)>(1);
         let (writer, info) = (&writer, &info);
         let written = scope.spawn(move || {
             parts.into_iter().try_for_each(|(index, rows)| writer.write_part(index, &rows, info).map(drop))

@@ -40,6 +40,6 @@ pub use args::{DeviceArgs, LogFormat, StageArgs};
 pub use command_docs::{matches, parse};
 pub use context::{Context, Interrupted};
 pub use exit_code::{ExitWith, InputFault, SpecFault, exit_code};
-pub use memory::keep_freed_memory;
+pub use memory::{keep_freed_memory, use_small_pages};
 pub use progress::Progress;
 pub use run::{finish, print_error, run, run_with_forecast};

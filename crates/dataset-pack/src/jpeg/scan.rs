@@ -18,10 +18,14 @@ const WRONG: u32 = 100;
 /// in the block. 0 is no entry.
 type Step = u16;
 
+/// The step of the first code among the bits that are looked up and, from bit 16, that of the first two together; both are the
+/// same where the second is not among them. 0 if the first code is longer.
+type Pair = u32;
+
 /// A Huffman table of steps.
 struct Table {
-    /// For the next [`LOOKUP_BITS`] bits; 0 if the code is longer.
-    lookup: Box<[Step; 1 << LOOKUP_BITS]>,
+    /// For the next [`LOOKUP_BITS`] bits.
+    lookup: Box<[Pair; 1 << LOOKUP_BITS]>,
     /// For each length, the first code that is longer, as 16 bits from the left.
     limits: [u32; 17],
     /// For each length, what to add to a code of that length to get its place in `steps`.
@@ -58,6 +62,8 @@ impl Table {
             offsets: [0; 17],
             steps: Vec::with_capacity(num_symbols),
         };
+        // Where a code begins, its step and its own length.
+        let mut firsts = [(0 as Step, 0_u32); 1 << LOOKUP_BITS];
         let mut code = 0_u32;
         for length in 1..=16_u32 {
             table.offsets[length as usize] = table.steps.len() as i32 - code as i32;
@@ -68,7 +74,7 @@ impl Table {
                 let step = step(length, symbols[table.steps.len()]);
                 if length <= LOOKUP_BITS {
                     let first = (code << (LOOKUP_BITS - length)) as usize;
-                    table.lookup.get_mut(first..first + (1 << (LOOKUP_BITS - length)))?.fill(step);
+                    firsts.get_mut(first..first + (1 << (LOOKUP_BITS - length)))?.fill((step, length));
                 }
                 table.steps.push(step);
                 code += 1;
@@ -76,7 +82,24 @@ impl Table {
             table.limits[length as usize] = code << (16 - length);
             code <<= 1;
         }
+        for (bits, pair) in table.lookup.iter_mut().enumerate() {
+            *pair = Self::pair(&firsts, bits);
+        }
         Some((table, rest))
+    }
+
+    /// What stands for these [`LOOKUP_BITS`] bits.
+    fn pair(firsts: &[(Step, u32); 1 << LOOKUP_BITS], bits: usize) -> Pair {
+        let (first, _) = firsts[bits];
+        let num_bits = u32::from(first & 31);
+        // Nothing of this block follows its end or a wrong code.
+        let goes_on = first >> 5 <= 16 && num_bits < LOOKUP_BITS;
+        let (second, length) =
+            if goes_on { firsts[bits << num_bits & ((1 << LOOKUP_BITS) - 1)] } else { (0, 0) };
+        let is_whole = second != 0 && num_bits + length <= LOOKUP_BITS;
+        // Neither bits nor advance of the sum reach into each other's place.
+        let both = if is_whole { first + second } else { first };
+        u32::from(first) | u32::from(both) << 16
     }
 
     /// The step of a code longer than [`LOOKUP_BITS`], of which `next` are the first 16 bits.
@@ -253,28 +276,42 @@ impl Bits<'_> {
         }
     }
 
-    /// Passes over the next code of a table and its coefficient; gives how far that moves the position in the block.
+    /// The steps that the next bits stand for.
     #[inline(always)]
-    fn step(&mut self, table: &Table) -> Option<u32> {
+    fn next(&mut self, table: &Table) -> Option<Pair> {
         if self.length < MAX_STEP_BITS {
             self.fill();
         }
-        let mut step = table.lookup[(self.buffer >> (64 - LOOKUP_BITS)) as usize];
-        if step == 0 {
-            step = table.long((self.buffer >> 48) as u32)?;
+        let pair = table.lookup[(self.buffer >> (64 - LOOKUP_BITS)) as usize];
+        if pair != 0 {
+            return Some(pair);
         }
+        let step = u32::from(table.long((self.buffer >> 48) as u32)?);
+        Some(step | step << 16)
+    }
+
+    /// Passes over the codes of a step with their coefficients; gives how far that moves the position in the block.
+    #[inline(always)]
+    fn take(&mut self, step: u32) -> u32 {
         let num_bits = step & 31;
         self.buffer <<= num_bits;
-        self.length -= i32::from(num_bits);
-        Some(u32::from(step >> 5))
+        self.length -= num_bits as i32;
+        step >> 5
     }
 
     /// Passes over one block of 64 coefficients.
     #[inline]
     fn block(&mut self, dc: &Table, ac: &Table) -> Option<()> {
-        let mut position = self.step(dc)?;
+        let first = self.next(dc)? & 0xffff;
+        let mut position = self.take(first);
+        // Up to here the first of two codes, which moves by 16 at most, cannot fill the block.
+        while position < 48 {
+            let pair = self.next(ac)?;
+            position += self.take(pair >> 16);
+        }
         while position < 64 {
-            position += self.step(ac)?;
+            let pair = self.next(ac)?;
+            position += self.take(pair & 0xffff);
         }
         ((position == 64 || position >= CUT_SHORT) && self.length >= 0).then_some(())
     }
