@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, mpsc};
 
 use pipeline_spec::{ArtifactId, ArtifactKind, ArtifactRecord, Digest, Key, PartRecord, Store};
 
@@ -61,7 +61,8 @@ impl ArtifactReader {
         Ok(rows)
     }
 
-    /// Calls `f` with the record and the rows of each part in turn; only one part is in memory at a time.
+    /// Calls `f` with the record and the rows of each part in turn. Only one part is in memory at a time, beside the bytes of
+    /// the next one, which are read and checked meanwhile.
     ///
     /// # Errors
     ///
@@ -70,10 +71,25 @@ impl ArtifactReader {
         &self,
         mut f: impl FnMut(&PartRecord, Vec<R>) -> Result<(), E>,
     ) -> Result<(), E> {
-        for part in &self.record.parts {
-            f(part, self.part(part)?.rows)?;
+        let id = &self.record.id;
+        if R::KIND != id.kind {
+            return Err(Error::Kind { id: Box::new(id.clone()), expected: R::KIND, found: id.kind }.into());
         }
-        Ok(())
+        let folder = self.store.data_dir(id);
+        std::thread::scope(|scope| {
+            let (sender, checked) = mpsc::sync_channel(0);
+            scope.spawn(move || {
+                let mut parts =
+                    self.record.parts.iter().map(|part| checked_bytes(&folder.join(&part.file), part));
+                // Nobody takes them after an error.
+                parts.try_for_each(|bytes| sender.send(bytes))
+            });
+            self.record
+                .parts
+                .iter()
+                .zip(checked)
+                .try_for_each(|(part, bytes)| f(part, self.part(part, bytes?)?.rows))
+        })
     }
 
     /// Name of each class, by label, as the first part has them; empty for kinds without labels.
@@ -121,15 +137,12 @@ impl ArtifactReader {
         RowReader::open(&self.store.data_dir(id), part, &id.key).map(Some)
     }
 
-    fn part<R: Row>(&self, part: &PartRecord) -> Result<Part<R>, Error> {
-        let id = &self.record.id;
-        if R::KIND != id.kind {
-            return Err(Error::Kind { id: Box::new(id.clone()), expected: R::KIND, found: id.kind });
-        }
-        let read = read_part(&self.store.data_dir(id), part, &id.key)?;
+    /// A part with these checked bytes.
+    fn part<R: Row>(&self, part: &PartRecord, bytes: Vec<u8>) -> Result<Part<R>, Error> {
+        let path = self.store.data_dir(&self.record.id).join(&part.file);
+        let read = parse_part(bytes, &path, part, &self.record.id.key)?;
         let (class_names, tensor_shape) =
             self.description.get_or_init(|| (read.class_names.clone(), read.tensor_shape.clone()));
-        let path = self.store.data_dir(id).join(&part.file);
         expect_same(&path, "class names", class_names, &read.class_names)?;
         expect_same(&path, "tensor shape", tensor_shape, &read.tensor_shape)?;
         Ok(read)
@@ -159,10 +172,14 @@ impl ArtifactReader {
 /// Fails if the file differs from `part`, names another kind, schema version or key, or cannot be parsed.
 pub fn read_part<R: Row>(folder: &Path, part: &PartRecord, key: &Key) -> Result<Part<R>, Error> {
     let path = folder.join(&part.file);
-    let table = parquet_file::decode::<R>(checked_bytes(&path, part)?, &path, Some(key))?;
+    parse_part(checked_bytes(&path, part)?, &path, part, key)
+}
+
+fn parse_part<R: Row>(bytes: Vec<u8>, path: &Path, part: &PartRecord, key: &Key) -> Result<Part<R>, Error> {
+    let table = parquet_file::decode::<R>(bytes, path, Some(key))?;
     if table.rows.len() as u64 != part.rows {
         let (expected, found) = (part.rows.to_string(), table.rows.len().to_string());
-        return Err(Error::Corrupt { path, field: "row count".to_owned(), expected, found });
+        return Err(Error::Corrupt { path: path.to_owned(), field: "row count".to_owned(), expected, found });
     }
     let parquet_file::Table { rows, class_names, tensor_shape, metadata } = table;
     Ok(Part { rows, class_names, tensor_shape, metadata })
