@@ -103,6 +103,19 @@ fn pack_images(
             format!("expected at most {} (one image a part), found {}", items.len(), spec.num_parts);
         return Err(pipeline_spec::Error::Field { field: "num_parts".to_owned(), problem }.into());
     }
+    write_parts(job, spec, &writer, &missing, (&dataset, &items), on_progress)?;
+    Ok(writer.finish(NO_DEVICE, started)?)
+}
+
+/// Writes the parts `missing` of the artifact that holds `items`, each while the next two are made.
+fn write_parts(
+    job: &Job<'_>,
+    spec: &ImagesSpec,
+    writer: &ArtifactWriter,
+    missing: &[u32],
+    (dataset, items): (&Dataset, &[&Item]),
+    on_progress: impl Fn(u64, u64) -> ControlFlow<()> + Sync,
+) -> Result<(), Error> {
     let info = SchemaInfo { class_names: dataset.class_names.clone(), ..SchemaInfo::default() };
     let encoding = Encoding { image_size: spec.image_size, stored: spec.stored, max_pixels: job.max_pixels };
     let part = |index: u32| {
@@ -111,16 +124,15 @@ fn pack_images(
     };
     let total = missing.iter().map(|&p| part(p).len() as u64).sum();
     let done = AtomicU64::new(0);
-    // A part is written while the next two are made.
     std::thread::scope(|scope| {
         let (sender, parts) = mpsc::sync_channel::<(u32, Vec<ImageRow>)>(1);
-        let (writer, info) = (&writer, &info);
+        let info = &info;
         let written = scope.spawn(move || {
             parts.into_iter().try_for_each(|(index, rows)| writer.write_part(index, &rows, info).map(drop))
         });
         let made = missing.iter().try_for_each(|&index| {
             let items = part(index);
-            let bytes = encode_all(&dataset, items, encoding, || {
+            let bytes = encode_all(dataset, items, encoding, || {
                 on_progress(done.fetch_add(1, Ordering::Relaxed) + 1, total)
             })?;
             if !dataset.published {
@@ -135,8 +147,7 @@ fn pack_images(
             Ok(result) => result.map_err(Error::from).and(made),
             Err(panic) => std::panic::resume_unwind(panic),
         }
-    })?;
-    Ok(writer.finish(NO_DEVICE, started)?)
+    })
 }
 
 fn row(item: &Item, bytes: Vec<u8>) -> ImageRow {

@@ -14,6 +14,13 @@ use std::process::{Command, Output, Stdio};
 #[derive(Debug)]
 pub struct Unavailable(String);
 
+impl Unavailable {
+    /// With this reason.
+    pub fn new(reason: &str) -> Self {
+        Self(reason.to_owned())
+    }
+}
+
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
