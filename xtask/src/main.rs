@@ -39,6 +39,7 @@ mod unit_log;
 mod unit_state;
 mod verify;
 mod why;
+mod worker;
 mod workspace;
 
 use clap::{Parser, Subcommand};

@@ -1,20 +1,21 @@
-//! The local pool: runs the missing units of a plan as processes, each after everything it reads.
+//! The local pool: runs the missing units of a plan, each after everything it reads.
+//!
+//! A process computes units of its stage one after the other, so that they share what it has read. A process that waits
+//! goes on with the next unit of its stage that is ready; else it makes room for one of another stage.
 
-use anyhow::Context;
-use pipeline_spec::{Plan, PlannedUnit, StageSpec};
-use rustix::process::{Pid, Signal, kill_process_group};
+use pipeline_spec::{Plan, PlannedUnit, Stage, StageSpec};
+use rustix::process::Signal;
 use std::collections::BTreeSet;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::interrupts::Interrupts;
-use crate::memory::PeakMemory;
+use crate::memory::Memory;
 use crate::progress::Progress;
 use crate::stage_command::{Shard, StageSettings};
 use crate::unit_log::UnitLog;
 use crate::unit_state::UnitState;
+use crate::worker::{self, Ended, Worker};
 use crate::{exit, plan_files, steps};
 
 /// How often the pool looks at its processes.
@@ -37,7 +38,7 @@ pub struct Outcome {
     /// Units that were not started because of a failure or a signal.
     pub num_not_started: usize,
     /// Memory of the processes.
-    pub peak_memory: PeakMemory,
+    pub memory: Memory,
 }
 
 /// The pool's settings.
@@ -48,29 +49,33 @@ pub struct Pool<'a> {
     pub plan_dir: &'a Path,
     /// How to start a stage.
     pub stages: &'a StageSettings,
-    /// Processes at the same time.
+    /// Processes at the same time, if they have memory.
     pub jobs: usize,
     /// Whether units that do not depend on a failed one are still started.
     pub keep_going: bool,
 }
 
-/// One process to start: a unit, or a shard of it. The order is that of the plan.
+/// What a process is given: a unit, or a shard of it. The order is that of the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Task {
     unit: usize,
     shard: Option<Shard>,
 }
 
-struct Running {
-    task: Task,
-    child: Child,
+/// A process of a stage.
+struct Process {
+    stage: Stage,
+    shard: Option<Shard>,
+    worker: Worker,
+    /// What it computes.
+    task: Option<Task>,
 }
 
 /// Where a unit stands.
 struct UnitProgress {
     /// Units to wait for.
     num_waiting_for: usize,
-    /// Processes started or to be started.
+    /// Tasks that run or are ready.
     num_tasks: usize,
     started_at: Option<Instant>,
     exit_code: Option<u8>,
@@ -82,7 +87,7 @@ struct Run<'a> {
     units: Vec<UnitProgress>,
     readers: Vec<Vec<usize>>,
     ready: BTreeSet<Task>,
-    running: Vec<Running>,
+    processes: Vec<Process>,
     progress: Progress,
     outcome: Outcome,
     is_stopping: bool,
@@ -104,11 +109,9 @@ impl Pool<'_> {
                 run.pass_on_signal(signals_passed_on);
             }
             let may_start = signals_passed_on == 0 && (self.keep_going || run.outcome.failed.is_empty());
-            while may_start && run.running.len() < self.jobs {
-                let Some(task) = run.ready.pop_first() else { break };
-                run.start(task)?;
-            }
-            if run.running.is_empty() {
+            while may_start && run.start_next()? {}
+            let is_idle = run.processes.iter().all(|process| process.task.is_none());
+            if is_idle && (run.processes.is_empty() || !may_start || run.ready.is_empty()) {
                 break;
             }
             run.collect()?;
@@ -149,7 +152,7 @@ impl<'a> Run<'a> {
             units: unit_progress.collect(),
             readers,
             ready: BTreeSet::new(),
-            running: vec![],
+            processes: vec![],
             progress,
             outcome: Outcome::default(),
             is_stopping: false,
@@ -162,59 +165,103 @@ impl<'a> Run<'a> {
         run
     }
 
-    /// Adds the processes of `unit`: one, or as many shards as can run at once where the unit has several parts.
+    /// Adds the tasks of `unit`: one, or as many shards as can run at once where the unit has several parts.
     fn make_ready(&mut self, unit: usize) {
         let shards = shards(&self.pool.plan.units[unit].unit.spec, self.pool.jobs);
         self.units[unit].num_tasks = shards.len();
         self.ready.extend(shards.into_iter().map(|shard| Task { unit, shard }));
     }
 
-    fn start(&mut self, task: Task) -> anyhow::Result<()> {
-        let Pool { plan, plan_dir, stages, jobs, .. } = *self.pool;
-        let planned = &plan.units[task.unit];
-        let unit_file = plan_dir.join(plan_files::unit_file_name(task.unit));
-        let stage = planned.unit.spec.stage();
-        let log = UnitLog::new(&stages.store, &planned.output);
-        let is_first = self.units[task.unit].started_at.is_none();
-        let output = log.open(is_first, &stages.line(stage, &unit_file, task.shard))?;
-        let mut command = stages.command(stage, &unit_file, task.shard);
+    /// Starts a task that is ready, if there is a place for it.
+    fn start_next(&mut self) -> anyhow::Result<bool> {
+        for index in 0..self.processes.len() {
+            let Process { stage, shard, ref task, ref worker } = self.processes[index];
+            if task.is_some() || worker.is_dismissed() {
+                continue;
+            }
+            let is_alike = |task: &&Task| self.stage(task) == stage && task.shard == shard;
+            if let Some(&task) = self.ready.iter().find(is_alike) {
+                self.give(index, task)?;
+                return Ok(true);
+            }
+        }
+        let Some(&task) = self.ready.first() else { return Ok(false) };
+        let stage = self.stage(&task);
+        let running = self.processes.iter().map(|process| (process.stage, process.worker.id()));
+        if self.processes.len() >= self.pool.jobs || !self.outcome.memory.has_room(stage, running) {
+            // It waits, and nothing is ready for it.
+            if let Some(waiting) = self.processes.iter_mut().find(|process| process.task.is_none()) {
+                waiting.worker.dismiss();
+            }
+            return Ok(false);
+        }
+        let worker = self.start(stage, task)?;
+        self.processes.push(Process { stage, shard: task.shard, worker, task: None });
+        self.give(self.processes.len() - 1, task)?;
+        Ok(true)
+    }
+
+    fn stage(&self, task: &Task) -> Stage {
+        self.pool.plan.units[task.unit].unit.spec.stage()
+    }
+
+    /// Starts a process for `task` and others like it. What it writes before its first unit goes to the log of `task`.
+    fn start(&self, stage: Stage, task: Task) -> anyhow::Result<Worker> {
+        let mut command = self.pool.stages.command(stage, task.shard);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         command
-            .env("RAYON_NUM_THREADS", (cores / jobs).max(1).to_string())
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().context("cannot use a log twice")?)
-            .stderr(output)
-            // Ctrl-C reaches only this program, which passes it on once.
-            .process_group(0);
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start `{}`", stages.binaries.path(stage).display()))?;
+            .arg("--unit-logs")
+            .env("RAYON_NUM_THREADS", (cores / self.pool.jobs).max(1).to_string())
+            .stderr(self.log(task).append()?);
+        Worker::start(&mut command)
+    }
+
+    fn log(&self, task: Task) -> UnitLog {
+        UnitLog::new(&self.pool.stages.store, &self.pool.plan.units[task.unit].output)
+    }
+
+    /// Gives a task that is ready to the process `index`, which waits.
+    fn give(&mut self, index: usize, task: Task) -> anyhow::Result<()> {
+        let unit_file = self.pool.plan_dir.join(plan_files::unit_file_name(task.unit));
+        let is_first = self.units[task.unit].started_at.is_none();
+        let line = self.pool.stages.line(self.stage(&task), &unit_file, task.shard);
+        self.log(task).begin(is_first, &line)?;
+        let process = &mut self.processes[index];
+        process.worker.give(&unit_file);
+        process.task = Some(task);
+        self.ready.remove(&task);
         self.units[task.unit].started_at.get_or_insert_with(Instant::now);
-        self.running.push(Running { task, child });
         Ok(())
     }
 
-    /// Takes in the processes that ended.
+    /// Takes in the tasks and the processes that ended.
     fn collect(&mut self) -> anyhow::Result<()> {
         let mut index = 0;
-        while index < self.running.len() {
-            match self.running[index].child.try_wait().context("cannot wait for a stage")? {
-                Some(status) => {
-                    let running = self.running.swap_remove(index);
-                    self.end_task(running.task, status)?;
+        while index < self.processes.len() {
+            let process = &mut self.processes[index];
+            let (task, code) = match process.worker.look()? {
+                None => {
+                    index += 1;
+                    continue;
                 }
-                None => index += 1,
+                Some(Ended::Unit(code)) => (process.task.take(), code),
+                Some(Ended::Process(status)) => {
+                    (self.processes.swap_remove(index).task, worker::code_without_answer(status))
+                }
+            };
+            if let Some(task) = task {
+                self.end_task(task, code)?;
             }
         }
         Ok(())
     }
 
-    fn end_task(&mut self, task: Task, status: ExitStatus) -> anyhow::Result<()> {
+    fn end_task(&mut self, task: Task, code: u8) -> anyhow::Result<()> {
         let planned = &self.pool.plan.units[task.unit];
         let unit = &mut self.units[task.unit];
         unit.num_tasks -= 1;
-        if !status.success() {
-            unit.exit_code.get_or_insert(exit::code_of_status(status));
+        if code != 0 {
+            unit.exit_code.get_or_insert(code);
             // Shards that wait would fail alike.
             let waiting = self.ready.iter().filter(|t| t.unit == task.unit).count();
             self.ready.retain(|t| t.unit != task.unit);
@@ -225,7 +272,7 @@ impl<'a> Run<'a> {
         }
         let is_committed = self.pool.stages.store.contains(&planned.output);
         if unit.exit_code.is_none() && !is_committed && task.shard.is_some() {
-            // Every part is there; one more process writes the record.
+            // Every part is there; one more task writes the record.
             unit.num_tasks = 1;
             self.ready.insert(Task { unit: task.unit, shard: None });
             return Ok(());
@@ -277,19 +324,16 @@ impl<'a> Run<'a> {
             _ => (Signal::KILL, "stopping at once"),
         };
         self.progress.note(text);
-        for running in &self.running {
-            if let Some(pid) = Pid::from_raw(running.child.id() as i32) {
-                // Fails only if the process has ended by itself.
-                let _ = kill_process_group(pid, signal);
-            }
+        for process in &self.processes {
+            process.worker.signal(signal);
         }
     }
 
     fn sample(&mut self) {
-        self.outcome.peak_memory.sample(self.running.iter().map(|running| running.child.id()));
-        let (pool, running) = (self.pool, &self.running);
+        let (pool, processes) = (self.pool, &self.processes);
+        self.outcome.memory.sample(processes.iter().map(|process| (process.stage, process.worker.id())));
         self.progress.show(|| {
-            let units: BTreeSet<usize> = running.iter().map(|running| running.task.unit).collect();
+            let units: BTreeSet<usize> = processes.iter().filter_map(|p| Some(p.task?.unit)).collect();
             units.into_iter().map(|unit| running_text(pool, unit)).collect::<Vec<_>>().join(", ")
         });
     }

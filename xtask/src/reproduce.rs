@@ -34,7 +34,7 @@ pub struct Reproduce {
     /// Folder of the report [default: `reports/<pipeline name>`]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Processes at the same time [default: the number of cores; 1 with `--device cuda...`]
+    /// Processes at the same time, if they have memory [default: the number of cores; 1 with `--device cuda...`]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Print the plan and every command line that would run; change nothing
@@ -143,10 +143,10 @@ impl Reproduce {
 }
 
 fn memory_text(outcome: &Outcome) -> String {
-    let peak = outcome.peak_memory;
+    let peak = &outcome.memory;
     if peak.together_bytes == 0 {
         return String::new();
     }
-    let (together, one) = (terminal::bytes(peak.together_bytes), terminal::bytes(peak.one_process_bytes));
+    let (together, one) = (terminal::bytes(peak.together_bytes), terminal::bytes(peak.one_process_bytes()));
     format!("; peak memory {together} together, {one} in one process")
 }

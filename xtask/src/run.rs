@@ -1,11 +1,13 @@
 //! `run`: one unit of a plan, or a few, as a task of a cluster does it.
+//!
+//! Units of one stage that follow each other share a process, and so what it has read.
 
 use anyhow::{Context, bail};
 use clap::Args;
-use pipeline_spec::{ArtifactId, Plan, PlannedUnit, Store};
-use std::os::unix::process::CommandExt;
+use pipeline_spec::{ArtifactId, Plan, PlannedUnit, Stage, Store};
+use rustix::process::Signal;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitCode, ExitStatus, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::binaries::Binaries;
@@ -14,6 +16,7 @@ use crate::options::{DataOption, PlanOptions, StageOptions};
 use crate::stage_command::{Shard, StageSettings};
 use crate::unit_log::UnitLog;
 use crate::unit_state::{UnitState, discard_record};
+use crate::worker::{self, Ended, Worker};
 use crate::{exit, plan_files, terminal};
 
 /// Variables in which schedulers give the index of an array task: Slurm, HyperQueue, Kubernetes, PBS.
@@ -25,7 +28,7 @@ const ARRAY_INDEX_VARIABLES: [&str; 4] =
 /// Without `--unit`, `--units` and `--array-index` the index comes from the first of SLURM_ARRAY_TASK_ID, HQ_TASK_ID,
 /// JOB_COMPLETION_INDEX and PBS_ARRAY_INDEX that is set. A unit whose artifact is finished is done at once; one whose
 /// inputs are missing ends with exit code 65. After a unit that failed the others still run; its exit code is that of
-/// the command.
+/// the command. Units of one stage that follow each other run in one process.
 #[derive(Args)]
 pub struct Run {
     /// Plan file, or the id of a plan in the store
@@ -72,12 +75,14 @@ impl Run {
         let settings = StageSettings::new(binaries, &self.options, &self.data, self.stages.device.clone());
         let folder = plan_files::write(&plan, &store)?;
         let interrupts = Interrupts::listen()?;
+        let (shard, stages, interrupts) = (self.shard, &settings, &interrupts);
+        let mut runner = Runner { shard, stages, interrupts, process: None };
         let mut first_failure = 0;
         for index in units {
             let start = Instant::now();
             let output = &plan.units[index].output;
             let unit_file = folder.join(plan_files::unit_file_name(index));
-            let code = run_unit(&plan.units[index], &unit_file, self.shard, &settings, &interrupts)?;
+            let code = runner.run(&plan.units[index], &unit_file)?;
             let time = terminal::duration(start.elapsed());
             terminal::note(format_args!("unit {index} `{output}`: exit code {code} after {time}"));
             if let Some(signal) = interrupts.signal() {
@@ -125,45 +130,54 @@ fn array_index_from_environment() -> anyhow::Result<usize> {
     )
 }
 
-/// Runs one unit unless it is done; gives its exit code.
-fn run_unit(
-    planned: &PlannedUnit,
-    unit_file: &Path,
+/// Runs units one after the other.
+struct Runner<'a> {
     shard: Option<Shard>,
-    stages: &StageSettings,
-    interrupts: &Interrupts,
-) -> anyhow::Result<u8> {
-    match UnitState::of(&stages.store, &planned.output) {
-        UnitState::Done(_) => return Ok(0),
-        UnitState::Missing => {}
-        UnitState::Damaged(reason) => {
-            terminal::note(format_args!("damaged, to be computed again: {reason}"));
-            discard_record(&stages.store, &planned.output)
-                .with_context(|| format!("cannot remove the record of `{}`", planned.output))?;
+    stages: &'a StageSettings,
+    interrupts: &'a Interrupts,
+    /// The process of the last unit, with its stage.
+    process: Option<(Stage, Worker)>,
+}
+
+impl Runner<'_> {
+    /// Runs one unit unless it is done; gives its exit code.
+    fn run(&mut self, planned: &PlannedUnit, unit_file: &Path) -> anyhow::Result<u8> {
+        let store = &self.stages.store;
+        match UnitState::of(store, &planned.output) {
+            UnitState::Done(_) => return Ok(0),
+            UnitState::Missing => {}
+            UnitState::Damaged(reason) => {
+                terminal::note(format_args!("damaged, to be computed again: {reason}"));
+                discard_record(store, &planned.output)
+                    .with_context(|| format!("cannot remove the record of `{}`", planned.output))?;
+            }
+        }
+        let missing = missing_inputs(planned, store);
+        if !missing.is_empty() {
+            terminal::note(format_args!("`{}` cannot run: its inputs are not in the store", planned.output));
+            for (name, id) in missing {
+                terminal::note(format_args!("  {name}: {id}"));
+            }
+            return Ok(exit::BAD_INPUT);
+        }
+        if let Some(signal) = self.interrupts.signal() {
+            return Ok(exit::code_of_signal(signal));
+        }
+        let stage = planned.unit.spec.stage();
+        // Another stage's process ends before the next one starts.
+        let mut worker = match self.process.take().filter(|(of, _)| *of == stage) {
+            Some((_, worker)) => worker,
+            None => Worker::start(&mut self.stages.command(stage, self.shard))?,
+        };
+        worker.give(unit_file);
+        match wait(&mut worker, self.interrupts)? {
+            Ended::Unit(code) => {
+                self.process = Some((stage, worker));
+                Ok(code)
+            }
+            Ended::Process(status) => Ok(worker::code_without_answer(status)),
         }
     }
-    let missing = missing_inputs(planned, &stages.store);
-    if !missing.is_empty() {
-        terminal::note(format_args!("`{}` cannot run: its inputs are not in the store", planned.output));
-        for (name, id) in missing {
-            terminal::note(format_args!("  {name}: {id}"));
-        }
-        return Ok(exit::BAD_INPUT);
-    }
-    if let Some(signal) = interrupts.signal() {
-        return Ok(exit::code_of_signal(signal));
-    }
-    let stage = planned.unit.spec.stage();
-    let mut command = stages.command(stage, unit_file, shard);
-    let program = stages.binaries.path(stage).display();
-    // In a group of its own: Ctrl-C reaches only this program, which passes it on once.
-    let child = command
-        .stdin(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .with_context(|| format!("cannot start `{program}`"))?;
-    let status = wait(child, interrupts)?;
-    Ok(if status.success() { 0 } else { exit::code_of_status(status) })
 }
 
 fn missing_inputs<'a>(planned: &'a PlannedUnit, store: &Store) -> Vec<(&'a str, &'a ArtifactId)> {
@@ -175,24 +189,23 @@ fn missing_inputs<'a>(planned: &'a PlannedUnit, store: &Store) -> Vec<(&'a str, 
 /// a task, and the task's script passes its own signal on.
 const SAME_REQUEST: Duration = Duration::from_secs(2);
 
-/// Waits for a stage; the first termination signal is passed on to it, a later one kills it.
-fn wait(mut child: Child, interrupts: &Interrupts) -> anyhow::Result<ExitStatus> {
+/// Waits for a unit; the first termination signal is passed on to its process, a later one kills it.
+fn wait(worker: &mut Worker, interrupts: &Interrupts) -> anyhow::Result<Ended> {
     let mut seen = 0;
     let mut asked_at: Option<Instant> = None;
     loop {
-        if let Some(status) = child.try_wait().context("cannot wait for a stage")? {
-            return Ok(status);
+        if let Some(ended) = worker.look()? {
+            return Ok(ended);
         }
         if interrupts.count() > seen {
             seen = interrupts.count();
-            // Either fails only if the process has ended by itself.
-            match (asked_at, rustix::process::Pid::from_raw(child.id() as i32)) {
-                (None, Some(pid)) => {
+            match asked_at {
+                None => {
                     asked_at = Some(Instant::now());
-                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+                    worker.signal(Signal::TERM);
                 }
-                (Some(time), _) if time.elapsed() < SAME_REQUEST => {}
-                _ => _ = child.kill(),
+                Some(time) if time.elapsed() < SAME_REQUEST => {}
+                Some(_) => worker.signal(Signal::KILL),
             }
         }
         std::thread::sleep(Duration::from_millis(5));

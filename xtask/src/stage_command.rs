@@ -64,9 +64,9 @@ impl StageSettings {
         words
     }
 
-    /// The process for the unit in `unit_file`.
-    pub fn command(&self, stage: Stage, unit_file: &Path, shard: Option<Shard>) -> Command {
-        let words = self.words(stage, unit_file, shard);
+    /// A process that computes the units that its input names.
+    pub fn command(&self, stage: Stage, shard: Option<Shard>) -> Command {
+        let words = self.words(stage, Path::new("-"), shard);
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         command

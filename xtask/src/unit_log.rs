@@ -29,12 +29,8 @@ pub struct Failure {
 impl UnitLog {
     /// The log of the unit that yields `output`.
     pub fn new(store: &Store, output: &ArtifactId) -> Self {
-        let folder = store.logs_dir();
-        let key = &output.key;
-        Self {
-            path: folder.join(format!("{key}.log")),
-            failure_path: folder.join(format!("{key}.failed.json")),
-        }
+        let failure_path = store.logs_dir().join(format!("{}.failed.json", output.key));
+        Self { path: store.log_path(output), failure_path }
     }
 
     /// The log's file.
@@ -42,16 +38,23 @@ impl UnitLog {
         &self.path
     }
 
-    /// Opens the log for a process, emptied where it is the unit's first, with the command line on top.
-    pub fn open(&self, is_first: bool, command_line: &str) -> anyhow::Result<File> {
+    /// Writes the command line of a task to the log, which is emptied where the task is the unit's first.
+    pub fn begin(&self, is_first: bool, command_line: &str) -> anyhow::Result<()> {
+        let mut file = self.append()?;
+        let mut write = || {
+            if is_first {
+                file.set_len(0)?;
+            }
+            writeln!(file, "$ {command_line}")
+        };
+        write().with_context(|| format!("cannot write `{}`", self.path.display()))
+    }
+
+    /// Opens the log to add to it.
+    pub fn append(&self) -> anyhow::Result<File> {
         let open = || {
             std::fs::create_dir_all(self.path.parent().unwrap_or(Path::new(".")))?;
-            if is_first {
-                File::create(&self.path)?;
-            }
-            let mut file = File::options().append(true).create(true).open(&self.path)?;
-            writeln!(file, "$ {command_line}")?;
-            std::io::Result::Ok(file)
+            File::options().append(true).create(true).open(&self.path)
         };
         open().with_context(|| format!("cannot write `{}`", self.path.display()))
     }

@@ -13,7 +13,7 @@ use evaluator::Error;
 use evaluator::compare::{self, Side};
 use evaluator::predictions::{self, Ending, Settings};
 use pipeline_spec::{Plan, Stage, StageSpec, Store};
-use stage_cli::{Context, DeviceArgs, InputFault, Progress, StageArgs};
+use stage_cli::{Cache, Context, DeviceArgs, InputFault, Progress, StageArgs};
 
 /// Makes predictions and figures of trained runs, and the report of a plan.
 #[derive(Debug, Parser)]
@@ -98,12 +98,13 @@ fn main() -> ExitCode {
         found => {
             let matches = found.map_or(&matches, |(_, matches)| matches);
             let args = RunArgs::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
-            stage_cli::run(Stage::Evaluator, &args.stage, |context| run(&args, context))
+            let cache = Cache::new(&args.stage);
+            stage_cli::run(Stage::Evaluator, &args.stage, |context| run(&args, &cache, context))
         }
     }
 }
 
-fn run(args: &RunArgs, context: &Context) -> anyhow::Result<()> {
+fn run(args: &RunArgs, cache: &Cache, context: &Context) -> anyhow::Result<()> {
     let outcome = match &context.unit.spec {
         StageSpec::Predictions(spec) => {
             let device_name = &args.device.device;
@@ -115,6 +116,7 @@ fn run(args: &RunArgs, context: &Context) -> anyhow::Result<()> {
                 batch: usize::from(args.batch),
                 device: &device,
                 device_name,
+                cache,
             };
             let mut bar: Option<Progress> = None;
             let mut shown = 0;

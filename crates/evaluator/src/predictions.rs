@@ -17,7 +17,8 @@ use flier_model::run::{EMA_FILE, RUN_FILE, WEIGHTS_FILE};
 use flier_model::{Classifier, RunDescription, TrainedClassifier};
 use image::RgbImage;
 use pipeline_spec::spec::{OtherClasses, PredictionSource, PredictionsSpec, WeightsUsed};
-use pipeline_spec::{Store, Unit, checkpoint_digest};
+use pipeline_spec::{ArtifactId, Store, Unit, checkpoint_digest};
+use stage_cli::Cache;
 
 use crate::Error;
 use crate::metrics::present_splits;
@@ -37,6 +38,8 @@ pub struct Settings<'a> {
     pub device: &'a Device,
     /// Its name, for the record.
     pub device_name: &'a str,
+    /// What was read for units before.
+    pub cache: &'a Cache,
 }
 
 /// How a run ended.
@@ -181,11 +184,16 @@ impl TrainedRun {
         settings: &Settings<'_>,
         progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Option<Vec<PredictionRow>>, Error> {
-        let reader = ArtifactReader::open(settings.store, unit.input("features")?)?;
-        self.check_classes(&reader, "features")?;
-        let features = reader.rows::<FeatureRow>()?;
-        let features: Vec<FeatureRow> =
-            features.into_iter().filter(|r| r.view == 0 && spec.splits.contains(&r.split)).collect();
+        let id = unit.input("features")?;
+        let held_out = settings.cache.get(&format!("{id} {:?}", spec.splits), || {
+            let reader = ArtifactReader::open(settings.store, id)?;
+            let mut features = reader.rows::<FeatureRow>()?;
+            features.retain(|r| r.view == 0 && spec.splits.contains(&r.split));
+            let size_bytes = features.iter().map(size_of_feature).sum();
+            Ok::<_, Error>(((features, reader.class_names()?.to_vec()), size_bytes))
+        })?;
+        let (features, class_names) = &*held_out;
+        self.check_class_names(class_names, id, "features")?;
         let mut rows = Vec::new();
         for batch in features.chunks(settings.batch.max(1)) {
             if progress(rows.len(), features.len()).is_break() {
@@ -233,7 +241,11 @@ impl TrainedRun {
 
     /// Fails unless the input has the classes that logits are made for.
     fn check_classes(&self, reader: &ArtifactReader, input: &'static str) -> Result<(), Error> {
-        let (expected, found) = (&self.class_names, reader.class_names()?);
+        self.check_class_names(reader.class_names()?, &reader.record().id, input)
+    }
+
+    fn check_class_names(&self, found: &[String], id: &ArtifactId, input: &'static str) -> Result<(), Error> {
+        let expected = &self.class_names;
         if expected == found {
             return Ok(());
         }
@@ -241,7 +253,7 @@ impl TrainedRun {
         let name = |names: &[String]| differs.and_then(|at| names.get(at)).cloned().unwrap_or_default();
         Err(Error::Classes {
             input,
-            artifact: reader.record().id.to_string(),
+            artifact: id.to_string(),
             expected: format!("{} classes{}", expected.len(), first_name(differs, &name(expected))),
             found: format!("{}{}", found.len(), first_name(differs, &name(found))),
         })
@@ -267,6 +279,11 @@ impl TrainedRun {
         }
         Ok(preprocess)
     }
+}
+
+/// Bytes that a row takes in memory.
+fn size_of_feature(row: &FeatureRow) -> usize {
+    size_of_val(row) + row.sample_id.len() + row.split.len() + size_of_val(row.feature.as_slice())
 }
 
 /// Description and classifier of the run that is the input `name`.

@@ -138,6 +138,11 @@ impl Store {
         self.root.join("logs")
     }
 
+    /// Log of the unit that yields `id`.
+    pub fn log_path(&self, id: &ArtifactId) -> PathBuf {
+        self.logs_dir().join(format!("{}.log", id.key))
+    }
+
     /// Folder of the plan with this id.
     pub fn plan_dir(&self, plan_id: &str) -> PathBuf {
         self.plans_dir().join(plan_id)

@@ -7,7 +7,8 @@ use artifacts::Shard;
 /// Arguments of every stage. None of them changes what a stage computes; that is the business of the unit file.
 #[derive(Debug, Clone, clap::Args)]
 pub struct StageArgs {
-    /// Unit file (TOML or JSON): what to compute, and the artifacts it reads.
+    /// Unit file (TOML or JSON): what to compute, and the artifacts it reads. `-`: stdin names unit files, a line each;
+    /// they are computed one after the other, and each ends with its exit code as a line on stdout.
     #[arg(long, value_name = "FILE")]
     pub spec: PathBuf,
     /// Folder of the artifacts.
@@ -19,12 +20,22 @@ pub struct StageArgs {
     /// Print the output, whether it is committed, and the inputs as JSON, and compute nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Append what a unit writes to stderr to `logs/<key>.log` in the store instead.
+    #[arg(long)]
+    pub unit_logs: bool,
     /// Form of the log on stderr.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
     /// More log: `-v` for debug, `-vv` for trace.
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
+}
+
+impl StageArgs {
+    /// Whether stdin names the units, so that several share this process.
+    pub fn names_units_on_stdin(&self) -> bool {
+        self.spec.as_os_str() == "-"
+    }
 }
 
 /// Arguments of a stage with networks.

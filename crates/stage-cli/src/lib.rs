@@ -26,6 +26,7 @@
 //! stdout carries data only (the JSON of `--dry-run`); logs and progress go to stderr.
 
 pub mod args;
+mod cache;
 mod command_docs;
 pub mod context;
 mod dry_run;
@@ -37,6 +38,7 @@ mod run;
 pub mod signals;
 
 pub use args::{DeviceArgs, LogFormat, StageArgs};
+pub use cache::Cache;
 pub use command_docs::{matches, parse};
 pub use context::{Context, Interrupted};
 pub use exit_code::{ExitWith, InputFault, SpecFault, exit_code};

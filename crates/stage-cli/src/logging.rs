@@ -1,6 +1,9 @@
 //! Logs on stderr.
 
+use std::fs::File;
 use std::io::{self, IsTerminal as _};
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -29,4 +32,25 @@ pub fn init(format: LogFormat, verbose: u8, display: &Display) {
         LogFormat::Text => builder.with_ansi(colour).without_time().try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
+}
+
+/// Appends to the file `path` from now on whatever this process writes to stderr: logs, panics and what libraries print.
+///
+/// # Errors
+///
+/// Fails if the file cannot be opened for writing.
+#[allow(unsafe_code)]
+pub fn redirect(path: &Path) -> Result<(), artifacts::Error> {
+    let open = || {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let file = File::options().append(true).create(true).open(path)?;
+        // SAFETY: `file` is open; descriptor 2 is never closed and belongs to no object that expects another file there.
+        match unsafe { libc::dup2(file.as_raw_fd(), libc::STDERR_FILENO) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    };
+    open().map_err(|source| artifacts::Error::Write { path: path.to_owned(), free_bytes: None, source })
 }

@@ -1,6 +1,9 @@
 //! The body of every stage's `main`.
 
-use std::io::{self, Write as _};
+use std::ffi::OsStr;
+use std::io::{self, BufRead, Write};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -13,11 +16,12 @@ use crate::progress::Display;
 use crate::signals::Signals;
 use crate::{Context, LogFormat, StageArgs, dry_run, logging};
 
-/// Runs `body` for the unit that `args` names, unless its output is committed already.
+/// Runs `body` for each unit that `args` names, unless its output is committed already.
 ///
-/// Sets up logs and signals, checks that the unit belongs to `stage` and that its inputs are committed, prints the error
-/// if there is one, and maps it to an exit code (see [`crate::exit_code`]).
-pub fn run(stage: Stage, args: &StageArgs, body: impl FnOnce(&Context) -> anyhow::Result<()>) -> ExitCode {
+/// Sets up logs and signals, checks that a unit belongs to `stage` and that its inputs are committed, prints the error
+/// if there is one, and maps it to an exit code (see [`crate::exit_code`]). Of several units each is finished by itself;
+/// the failure of one does not keep the others from running, and the exit code is that of the first failure.
+pub fn run(stage: Stage, args: &StageArgs, body: impl FnMut(&Context) -> anyhow::Result<()>) -> ExitCode {
     run_with_forecast(stage, args, |_| Ok(None), body)
 }
 
@@ -25,29 +29,68 @@ pub fn run(stage: Stage, args: &StageArgs, body: impl FnOnce(&Context) -> anyhow
 pub fn run_with_forecast(
     stage: Stage,
     args: &StageArgs,
-    forecast: impl FnOnce(&Unit) -> anyhow::Result<Option<Value>>,
-    body: impl FnOnce(&Context) -> anyhow::Result<()>,
+    mut forecast: impl FnMut(&Unit) -> anyhow::Result<Option<Value>>,
+    mut body: impl FnMut(&Context) -> anyhow::Result<()>,
 ) -> ExitCode {
     let display = Display::new(args.log_format == LogFormat::Text);
     logging::init(args.log_format, args.verbose, &display);
-    finish(prepare(stage, args, display, forecast).and_then(|context| match context {
-        None => Ok(()),
-        Some(context) => body(&context),
-    }))
+    let signals = match Signals::install().context("cannot handle signals") {
+        Ok(signals) => signals,
+        Err(error) => return finish(Err(error)),
+    };
+    let process = Process { stage, args, display, signals };
+    let mut compute = |spec: &Path| {
+        process.prepare(spec, &mut forecast).and_then(|context| context.as_ref().map_or(Ok(()), &mut body))
+    };
+    if args.names_units_on_stdin() {
+        let (units, answers) = (io::stdin().lock(), io::stdout().lock());
+        return ExitCode::from(run_all(units, answers, &process.signals, compute));
+    }
+    finish(compute(&args.spec))
+}
+
+/// Computes the units that `units` names, a line each, and writes the exit code of each to `answers`. Gives the exit code
+/// of the first failure.
+fn run_all(
+    units: impl BufRead,
+    mut answers: impl Write,
+    signals: &Signals,
+    mut compute: impl FnMut(&Path) -> anyhow::Result<()>,
+) -> u8 {
+    let mut first_failure = DONE;
+    for line in units.split(b'\n') {
+        let result = line.context("cannot read the names of unit files from stdin");
+        let code = code_of(&result.and_then(|line| compute(Path::new(OsStr::from_bytes(&line)))));
+        first_failure = if first_failure == DONE { code } else { first_failure };
+        if let Some(code) = signals.exit_code() {
+            first_failure = code;
+        }
+        // Whoever gives the units may be gone: nobody waits for the others then.
+        let is_told = writeln!(answers, "{code}").and_then(|()| answers.flush()).is_ok();
+        if !is_told || signals.exit_code().is_some() {
+            break;
+        }
+    }
+    first_failure
 }
 
 /// Ends a process: prints the error, if any, and gives its exit code. For binaries that are no stage.
 pub fn finish(result: anyhow::Result<()>) -> ExitCode {
-    let code = match &result {
+    let code = code_of(&result);
+    // Whoever read stdout may be gone; the work is done all the same.
+    let _ = io::stdout().flush();
+    ExitCode::from(code)
+}
+
+/// The exit code of `result`, whose error is printed.
+fn code_of(result: &anyhow::Result<()>) -> u8 {
+    match result {
         Ok(()) => DONE,
         Err(error) => {
             print_error(error);
             exit_code(error)
         }
-    };
-    // Whoever read stdout may be gone; the work is done all the same.
-    let _ = io::stdout().flush();
-    ExitCode::from(code)
+    }
 }
 
 /// Prints `error` and its causes as one line to stderr.
@@ -68,40 +111,53 @@ fn error_line(error: &anyhow::Error) -> String {
     parts.join(": ")
 }
 
-/// Everything before the work itself; `None` if there is nothing to do.
-fn prepare(
+/// What the units of a process share.
+struct Process<'a> {
     stage: Stage,
-    args: &StageArgs,
+    args: &'a StageArgs,
     display: Display,
-    forecast: impl FnOnce(&Unit) -> anyhow::Result<Option<Value>>,
-) -> anyhow::Result<Option<Context>> {
-    let started = Instant::now();
-    let signals = Signals::install().context("cannot handle signals")?;
-    let unit = Unit::read(&args.spec).map_err(spec_fault)?;
-    let found = unit.spec.stage();
-    if found != stage {
-        let problem = format!(
-            "`{}` holds a unit of `{found}` ({}), this is `{stage}`; run `{found}` instead",
-            args.spec.display(),
-            unit.spec.kind(),
-        );
-        return Err(SpecFault(problem).into());
+    signals: Signals,
+}
+
+impl Process<'_> {
+    /// Everything before the work itself; `None` if there is nothing to do.
+    fn prepare(
+        &self,
+        spec: &Path,
+        forecast: impl FnOnce(&Unit) -> anyhow::Result<Option<Value>>,
+    ) -> anyhow::Result<Option<Context>> {
+        let (started, args) = (Instant::now(), self.args);
+        let unit = Unit::read(spec).map_err(spec_fault)?;
+        let found = unit.spec.stage();
+        if found != self.stage {
+            let problem = format!(
+                "`{}` holds a unit of `{found}` ({}), this is `{}`; run `{found}` instead",
+                spec.display(),
+                unit.spec.kind(),
+                self.stage,
+            );
+            return Err(SpecFault(problem).into());
+        }
+        let (store, output) = (Store::new(&args.store), unit.output());
+        if args.dry_run {
+            let forecast = forecast(&unit)?;
+            dry_run::print(&dry_run::describe(&unit, &store, args, forecast))
+                .context("cannot write to stdout")?;
+            return Ok(None);
+        }
+        if args.unit_logs {
+            logging::redirect(&store.log_path(&output))?;
+        }
+        if store.contains(&output) {
+            store.record(&output)?;
+            tracing::info!(artifact = %output, "already committed");
+            return Ok(None);
+        }
+        check_inputs(&unit, &store)?;
+        tracing::debug!(artifact = %output, shard = %args.shard, "computing");
+        let (signals, display) = (self.signals.clone(), self.display.clone());
+        Ok(Some(Context { unit, store, shard: args.shard, output, started, signals, display }))
     }
-    let (store, output) = (Store::new(&args.store), unit.output());
-    if args.dry_run {
-        let forecast = forecast(&unit)?;
-        dry_run::print(&dry_run::describe(&unit, &store, args, forecast))
-            .context("cannot write to stdout")?;
-        return Ok(None);
-    }
-    if store.contains(&output) {
-        store.record(&output)?;
-        tracing::info!(artifact = %output, "already committed");
-        return Ok(None);
-    }
-    check_inputs(&unit, &store)?;
-    tracing::debug!(artifact = %output, shard = %args.shard, "computing");
-    Ok(Some(Context { unit, store, shard: args.shard, output, started, signals, display }))
 }
 
 /// A unit file that cannot be opened is a bad argument of its own kind: the specification is at fault, not an input.
@@ -184,14 +240,17 @@ mod tests {
         let spec = folder.path().join("unit.toml");
         std::fs::write(&spec, unit).unwrap();
         let args = StageArgs {
-            spec,
+            spec: spec.clone(),
             store: folder.path().join("store"),
             shard: artifacts::Shard::default(),
             dry_run: false,
+            unit_logs: false,
             log_format: LogFormat::Text,
             verbose: 0,
         };
-        let error = prepare(stage, &args, Display::new(false), |_| Ok(None)).unwrap_err();
+        let (display, signals) = (Display::new(false), Signals::default());
+        let process = Process { stage, args: &args, display, signals };
+        let error = process.prepare(&spec, |_| Ok(None)).unwrap_err();
         (error_line(&error), exit_code(&error))
     }
 
@@ -220,5 +279,34 @@ mod tests {
             "{message}"
         );
         assert_eq!(code, 65);
+    }
+
+    /// The answers and the exit code of a process that is given the units "a", "b" and "c".
+    fn run_abc(signals: &Signals, compute: impl FnMut(&Path) -> anyhow::Result<()>) -> (String, u8) {
+        let mut answers = Vec::new();
+        let code = run_all(&b"a\nb\nc\n"[..], &mut answers, signals, compute);
+        (String::from_utf8(answers).unwrap(), code)
+    }
+
+    #[test]
+    fn a_unit_that_fails_keeps_no_other_from_running_and_its_exit_code_stays() {
+        let fail_in_b = |unit: &Path| match unit.to_str().unwrap() {
+            "b" => Err(SpecFault("bad".to_owned()).into()),
+            _ => Ok(()),
+        };
+        assert_eq!(run_abc(&Signals::default(), fail_in_b), ("0\n78\n0\n".to_owned(), 78));
+        assert_eq!(run_abc(&Signals::default(), |_| Ok(())), ("0\n0\n0\n".to_owned(), 0));
+    }
+
+    #[test]
+    fn after_a_signal_no_further_unit_is_begun() {
+        let signals = Signals::received(signal_hook::consts::SIGTERM);
+        let mut begun = 0;
+        let compute = |_: &Path| {
+            begun += 1;
+            Err(crate::Interrupted { exit_code: 143 }.into())
+        };
+        assert_eq!(run_abc(&signals, compute), ("143\n".to_owned(), 143));
+        assert_eq!(begun, 1);
     }
 }

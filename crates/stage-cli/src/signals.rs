@@ -30,6 +30,12 @@ impl Signals {
         Ok(signals)
     }
 
+    /// As after `signal`.
+    #[cfg(test)]
+    pub fn received(signal: i32) -> Self {
+        Self { received: Arc::new(AtomicUsize::new(signal.unsigned_abs() as usize)) }
+    }
+
     /// The exit code that a signal asks for: 130 for SIGINT, 143 for SIGTERM.
     pub fn exit_code(&self) -> Option<u8> {
         match self.received.load(Ordering::SeqCst) {

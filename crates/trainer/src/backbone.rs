@@ -1,15 +1,17 @@
 //! The CLIP checkpoint of a run, checked against the digest in its spec.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
+use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use clip_model::{Checkpoint, Clip, ClipConfig, Preprocess, Tokenizer, VisionConfig, VisionTower, normalize};
 use pipeline_spec::spec::FeatureLayer;
 use pipeline_spec::{CheckpointRef, checkpoint_digest};
 
-use crate::Error;
 use crate::class_texts::{ClassTexts, TokenIds};
+use crate::{Error, Settings};
 
 /// Texts that go through the text tower together.
 const TEXT_BATCH: usize = 256;
@@ -17,7 +19,7 @@ const TEXT_BATCH: usize = 256;
 const PLACE: i64 = 0;
 
 /// An opened checkpoint.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Backbone {
     folder: PathBuf,
     /// Its shape.
@@ -41,9 +43,22 @@ impl Backbone {
             return Err(Error::Checkpoint { path: folder, expected: checkpoint.digest.clone(), found });
         }
         let checkpoint = Checkpoint::open(&folder, None)?;
-        let clip = burn::module::Module::valid(&checkpoint.load(device)?);
+        let clip = checkpoint.load(device)?.valid();
         let (config, preprocess) = (checkpoint.config().clone(), checkpoint.preprocess().clone());
         Ok(Self { folder, config, clip, preprocess })
+    }
+
+    /// As [`Self::open`], once for all units of the process.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Self::open`] does.
+    pub fn shared(checkpoint: &CheckpointRef, settings: &Settings<'_>) -> Result<Rc<Self>, Error> {
+        settings.cache.get(&format!("backbone {} {}", checkpoint.id, checkpoint.digest), || {
+            let backbone = Self::open(checkpoint, settings.weights, settings.device)?;
+            let size_bytes = backbone.clip.num_params() * size_of::<f32>();
+            Ok((backbone, size_bytes))
+        })
     }
 
     /// Factor on cosine similarities: the exponential of the checkpoint's `logit_scale`.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use pipeline_spec::Stage;
-use stage_cli::{Context, DeviceArgs, InputFault, SpecFault, StageArgs};
+use stage_cli::{Cache, Context, DeviceArgs, InputFault, SpecFault, StageArgs};
 use trainer::{Ending, Error, Settings};
 
 /// Encodes images with a frozen CLIP (`features`), or trains FLIER, a control or a baseline (`checkpoints`).
@@ -29,10 +29,11 @@ struct Args {
 
 fn main() -> ExitCode {
     let args: Args = stage_cli::parse();
-    stage_cli::run(Stage::Trainer, &args.stage, |context| run(&args, context))
+    let cache = Cache::new(&args.stage);
+    stage_cli::run(Stage::Trainer, &args.stage, |context| run(&args, &cache, context))
 }
 
-fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
+fn run(args: &Args, cache: &Cache, context: &Context) -> anyhow::Result<()> {
     let device = args.device.device.parse::<backend::DeviceSpec>()?.open()?;
     let settings = Settings {
         store: &context.store,
@@ -43,6 +44,7 @@ fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         device_name: &args.device.device,
         save_every_steps: args.save_every_steps.filter(|steps| *steps > 0),
         log_dir: args.log_dir.as_deref(),
+        cache,
     };
     let mut progress = None;
     let mut last = 0;

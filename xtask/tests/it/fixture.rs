@@ -17,9 +17,14 @@ impl Fixture {
     pub fn new() -> Self {
         // A name that a shell would take apart.
         let fixture = Self { folder: tempfile::Builder::new().prefix("it's a lab $").tempdir().unwrap() };
-        for folder in
-            ["pipelines", "data-manifests", "models/small-clip", "models/small-sd/unet", "bin/prepared"]
-        {
+        for folder in [
+            "pipelines",
+            "data-manifests",
+            "models/small-clip",
+            "models/small-sd/unet",
+            "bin/prepared",
+            "bin/keys",
+        ] {
             fs::create_dir_all(fixture.path(folder)).unwrap();
         }
         fs::write(fixture.path("models/small-clip/config.json"), "{}").unwrap();
@@ -60,8 +65,9 @@ impl Fixture {
         let prepared = self.path("bin/prepared");
         fs::remove_dir_all(&prepared).unwrap();
         for (index, planned) in self.plan().units.iter().enumerate() {
-            let store = Store::new(prepared.join(format!("unit-{index:05}")));
-            let id = &planned.output;
+            let (unit, id) = (format!("unit-{index:05}"), &planned.output);
+            fs::write(self.path("bin/keys").join(&unit), id.key.as_str()).unwrap();
+            let store = Store::new(prepared.join(unit));
             let data = store.data_dir(id);
             fs::create_dir_all(&data).unwrap();
             fs::write(data.join("part-00000-of-00001.parquet"), format!("content of {id}")).unwrap();
@@ -116,9 +122,17 @@ impl Fixture {
         text.lines().map(str::to_owned).collect()
     }
 
+    /// Stages by their processes, in the order of their starts.
+    pub fn processes(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.path("bin/processes")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
     /// Forgets what was started.
     pub fn forget_started(&self) {
-        let _ = fs::remove_file(self.path("bin/started"));
+        for file in ["bin/started", "bin/processes"] {
+            let _ = fs::remove_file(self.path(file));
+        }
     }
 
     /// Index of the first unit whose output contains `name`.

@@ -41,6 +41,20 @@ fn everything_runs_once_after_its_inputs_and_ends_with_the_report() {
 }
 
 #[test]
+fn one_process_at_a_time_computes_all_ready_units_of_its_stage_and_every_unit_has_its_own_log() {
+    let fixture = Fixture::new();
+    fixture.reproduce(&["--jobs", "1"]).expect(0);
+    let (plan, processes) = (fixture.plan(), fixture.processes());
+    assert!(processes.len() < 10 && processes.len() < plan.units.len() / 2, "{processes:?}");
+    assert!(processes.windows(2).all(|pair| pair[0] != pair[1]), "{processes:?}");
+    for (index, planned) in plan.units.iter().enumerate() {
+        let log = fs::read_to_string(fixture.store().log_path(&planned.output)).unwrap();
+        assert!(log.starts_with("$ ") && log.lines().count() == 1, "{log}");
+        assert!(log.contains(&format!("unit-{index:05}.json")), "{log}");
+    }
+}
+
+#[test]
 fn parts_are_spread_over_shards_and_the_record_is_written_after_them() {
     let fixture = Fixture::new();
     fixture.reproduce(&["--jobs", "3"]).expect(0);

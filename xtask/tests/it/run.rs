@@ -1,5 +1,7 @@
 //! `run`: single units, as array tasks of a cluster run them.
 
+use pipeline_spec::Stage;
+
 use crate::fixture::Fixture;
 
 /// Runs units of the fixture's plan.
@@ -69,6 +71,39 @@ fn a_list_of_units_runs_in_its_order_and_goes_on_after_a_failure() {
     assert!(finished.stderr.contains("exit code 74 after"), "{finished:#?}");
     assert_eq!(fixture.started(), ["unit-00001 whole", "unit-00000 whole"]);
     assert!(fixture.run(&["status"]).expect(0).stdout.contains("unit 1 `"));
+}
+
+#[test]
+fn units_of_one_stage_share_a_process_and_one_that_dies_takes_only_its_unit_along() {
+    let fixture = Fixture::new();
+    fixture.reproduce(&[]).expect(0);
+    let plan = fixture.plan();
+    let of = |stage: Stage| -> Vec<usize> {
+        (0..plan.units.len()).filter(|&i| plan.units[i].unit.spec.stage() == stage).collect()
+    };
+    let (trained, evaluated) = (of(Stage::Trainer), of(Stage::Evaluator));
+    let forget = |units: &[usize]| {
+        fixture.forget_started();
+        units.iter().for_each(|&i| {
+            std::fs::remove_dir_all(fixture.store().artifact_dir(&plan.units[i].output)).unwrap();
+        });
+    };
+    let list = |units: &[usize]| units.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    forget(&[&trained[..], &evaluated].concat());
+    run(&fixture, &["--units", &list(&[&trained[..], &evaluated].concat())]).expect(0);
+    assert_eq!(fixture.processes(), ["trainer", "evaluator"]);
+    assert_eq!(fixture.started().len(), trained.len() + evaluated.len());
+
+    forget(&evaluated);
+    let dying = evaluated[0];
+    std::fs::write(fixture.path(&format!("bin/die-unit-{dying:05}")), "").unwrap();
+    let independent: Vec<usize> =
+        evaluated.iter().copied().filter(|&i| !plan.units[i].depends_on.contains(&dying)).collect();
+    let finished = run(&fixture, &["--units", &list(&independent)]).expect(137);
+    assert_eq!(fixture.processes(), ["evaluator", "evaluator"]);
+    for &index in &independent {
+        assert_eq!(fixture.store().contains(&plan.units[index].output), index != dying, "{finished:#?}");
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ use flier_model::{
 };
 use pipeline_spec::spec::{OtherClasses, WeightsUsed};
 use pipeline_spec::{Plan, StageSpec, Store, Unit, checkpoint_digest};
+use stage_cli::Cache;
 
 use crate::synthetic::{CLASSES, OTHERS, class_names, fill, plan, plan_with, transfer};
 
@@ -84,8 +85,9 @@ pub fn predict(
 ) -> Result<Vec<PredictionRow>, evaluator::Error> {
     let StageSpec::Predictions(spec) = &unit.spec else { unreachable!() };
     let device = device();
+    let (shard, cache) = (Shard::default(), Cache::with_capacity(0));
     let settings =
-        Settings { store, weights, shard: Shard::default(), batch, device: &device, device_name: "cpu" };
+        Settings { store, weights, shard, batch, device: &device, device_name: "cpu", cache: &cache };
     let ending = evaluator::predictions::run(unit, spec, &settings, &mut |_, _| ControlFlow::Continue(()))?;
     assert!(matches!(ending, Ending::Done(_)));
     Ok(ArtifactReader::open(store, &unit.output())?.rows()?)

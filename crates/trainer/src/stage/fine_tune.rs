@@ -1,22 +1,31 @@
 //! A run that trains the image encoder: FLIER and its controls.
 
+use std::rc::Rc;
+
 use burn::store::ModuleSnapshot;
 use clip_model::{KeyTable, SaveDtype, save_safetensors};
 use flier_model::run::{EMA_FILE, WEIGHTS_FILE};
 use flier_model::{Classifier, Selection, SelectionRule};
-use pipeline_spec::spec::{FineTuneSpec, GeneratedUse, HeadInit, Select};
+use pipeline_spec::spec::{Augment, FineTuneSpec, GeneratedUse, HeadInit, Select};
 
 use super::job::{Found, Job};
 use crate::fine_tune::batch::Views;
 use crate::fine_tune::run::Training;
 use crate::fine_tune::{generated_per_class, initial_model, model_config};
 use crate::images::{
-    GeneratedSample, LabeledImage, TrainingImages, check_latents, generated_samples, latent_shape,
-    replace_latents,
+    GeneratedSample, LabeledImage, check_latents, generated_samples, latent_shape, replace_latents,
 };
 use crate::metrics_log::MetricsLog;
 use crate::shot_list::ShotList;
 use crate::{Control, Error};
+
+/// The generated samples of a run.
+#[derive(Clone, Default)]
+struct Generated {
+    samples: Rc<Vec<GeneratedSample>>,
+    /// `[C, H, W]`, where latents are used.
+    latent_shape: Option<[usize; 3]>,
+}
 
 impl Job<'_> {
     pub(super) fn fine_tune(
@@ -25,18 +34,17 @@ impl Job<'_> {
         control: &mut Control<'_>,
     ) -> Result<Option<Found>, Error> {
         let (shots, device) = (self.shot_list()?, self.settings.device);
-        let images = TrainingImages::open(&self.reader("images")?, &shots)?;
-        let (samples, latent_shape) = self.generated(method, &shots)?;
+        let images = self.training_images(&shots)?;
+        let Generated { samples, latent_shape } = self.generated(method, &shots)?;
         let backbone = self.backbone()?;
         let preprocess = backbone.preprocess.clone();
         let config = model_config(&backbone, method, shots.class_names.len(), latent_shape)?;
         let text = match method.head_init {
             HeadInit::NearZero => None,
-            HeadInit::ZeroShotText => {
-                Some(backbone.text_classifier(&self.class_texts(&shots.class_names)?, device)?)
-            }
+            HeadInit::ZeroShotText => Some(self.text_classifier(&shots.class_names)?),
         };
-        let model = initial_model(backbone, self.spec.seed, method, &config, text, device)?;
+        let model =
+            initial_model(Rc::unwrap_or_clone(backbone), self.spec.seed, method, &config, text, device)?;
         let (real, augment): (Vec<&LabeledImage>, _) = (images.train().iter().collect(), method.augment);
         let generated: Vec<&LabeledImage> = samples.iter().map(|sample| &sample.image).collect();
         let val: Vec<&LabeledImage> = images.val().iter().collect();
@@ -48,7 +56,7 @@ impl Job<'_> {
             real: Views::new(&real, &preprocess, augment, seed),
             generated: Views::new(&generated, &preprocess, augment, seed),
             samples: &samples,
-            val: Views::new(&val, &preprocess, pipeline_spec::spec::Augment::None, seed),
+            val: Views::new(&val, &preprocess, Augment::None, seed),
             device,
             work_dir: Some(self.work_dir),
             save_every_steps: self.settings.save_every_steps,
@@ -65,7 +73,7 @@ impl Job<'_> {
         };
         Ok(Some(Found {
             classifier: Classifier::FineTune { config },
-            class_names: shots.class_names,
+            class_names: shots.class_names.clone(),
             shot_list_digest: Some(shots.digest.to_string()),
             selection: Selection {
                 epoch: Some(trained.epoch),
@@ -81,14 +89,10 @@ impl Job<'_> {
     }
 
     /// The generated samples of the run, and the shape of their latents where latents are used.
-    fn generated(
-        &self,
-        method: &FineTuneSpec,
-        shots: &ShotList,
-    ) -> Result<(Vec<GeneratedSample>, Option<[usize; 3]>), Error> {
+    fn generated(&self, method: &FineTuneSpec, shots: &ShotList) -> Result<Generated, Error> {
         let Some(per_class) = generated_per_class(method.generated, self.spec.shots.unwrap_or_default())
         else {
-            return Ok((Vec::new(), None));
+            return Ok(Generated::default());
         };
         if per_class == 0 {
             let problem =
@@ -100,19 +104,29 @@ impl Job<'_> {
             }
             .into());
         }
+        let name = format!("{} {per_class} {}", self.name_of_shots("latents")?, self.spec.seed);
+        let drawn = self.settings.cache.get(&name, || self.draw(shots, per_class))?;
+        let mut generated = Generated::clone(&drawn);
+        match method.generated {
+            GeneratedUse::ImagesAndLatents { control: None, .. } => {}
+            GeneratedUse::ImagesAndLatents { control: Some(control), .. } => {
+                let samples: &mut Vec<GeneratedSample> = Rc::make_mut(&mut generated.samples);
+                replace_latents(samples, control, self.spec.seed);
+            }
+            _ => generated.latent_shape = None,
+        }
+        Ok(generated)
+    }
+
+    /// Generated samples of the run's seed, with their size in bytes.
+    fn draw(&self, shots: &ShotList, per_class: usize) -> Result<(Generated, usize), Error> {
         let latents = self.reader("latents")?;
         check_latents(&latents, self.unit.input("fewshot-splits")?)?;
-        let mut samples = generated_samples(&latents, &shots.class_names, per_class, self.spec.seed)?;
-        let shape = match method.generated {
-            GeneratedUse::ImagesAndLatents { control, .. } => {
-                if let Some(control) = control {
-                    replace_latents(&mut samples, control, self.spec.seed);
-                }
-                Some(latent_shape(&latents)?)
-            }
-            _ => None,
-        };
-        Ok((samples, shape))
+        let samples = generated_samples(&latents, &shots.class_names, per_class, self.spec.seed)?;
+        let sizes = samples.iter().map(|s| s.image.image.as_raw().len() + size_of_val(s.latent.as_slice()));
+        let size_bytes = sizes.sum();
+        let latent_shape = Some(latent_shape(&latents)?);
+        Ok((Generated { samples: Rc::new(samples), latent_shape }, size_bytes))
     }
 
     fn save<M: ModuleSnapshot>(&self, module: &M, file: &str, table: &KeyTable) -> Result<(), Error> {

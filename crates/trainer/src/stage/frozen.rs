@@ -1,11 +1,12 @@
 //! A run on frozen features.
 
+use std::rc::Rc;
+
 use flier_model::run::WEIGHTS_FILE;
 use flier_model::{Classifier, Selection, SelectionRule, TrainedClassifier, Weights, ZeroShot};
 use pipeline_spec::spec::{CoOpSpec, Method};
 
 use super::job::{Found, Job};
-use crate::backbone::Backbone;
 use crate::features::TrainingFeatures;
 use crate::frozen::{
     Fitted, Inputs, ape, ape_t, clap, clip_adapter, coop, gda, linear_probe, lp_plus_plus, prolip, task_res,
@@ -21,20 +22,17 @@ impl Job<'_> {
             return self.zero_shot().map(Some);
         }
         let (shots, layer) = (self.shot_list()?, method.feature_layer());
-        let open = |input| TrainingFeatures::open(&self.reader(input)?, &shots, &self.spec.backbone, layer);
-        let plain = open("features")?;
+        let plain = self.features("features", &shots, layer)?;
         let num_val_images = plain.val_labels.len();
         let fitted = match method {
             Method::LinearProbe(spec) => {
                 let classes = shots.class_names.len();
-                linear_probe::train(spec, plain, classes, self.settings.device, control)?
+                linear_probe::train(spec, Rc::unwrap_or_clone(plain), classes, self.settings.device, control)?
             }
             _ => {
-                let mut cache = open("cache-features")?;
+                let mut cache = self.features("cache-features", &shots, layer)?;
                 if let Method::Cafo(_) = method {
-                    let generated = self.reader("generated-features")?;
-                    let backbone = &self.spec.backbone;
-                    cache = cache.joined(&TrainingFeatures::open_generated(&generated, &shots, backbone)?);
+                    cache = Rc::new(cache.joined(&*self.generated_features(&shots)?));
                 }
                 match method {
                     Method::CoOp(spec) => self.coop(spec, &shots, &cache, &plain, control)?,
@@ -53,18 +51,17 @@ impl Job<'_> {
         plain: &TrainingFeatures,
         control: &mut Control<'_>,
     ) -> Result<Option<Fitted>, Error> {
-        let (backbone, device) = (self.backbone()?, self.settings.device);
-        let texts = self.class_texts(&shots.class_names)?;
+        let device = self.settings.device;
         let inputs = Inputs {
             seed: self.spec.seed,
             shots: self.spec.shots.unwrap_or_default(),
             cache,
             plain,
-            text_features: backbone.text_classifier(&texts, device)?,
-            logit_scale: backbone.logit_scale()?,
+            text_features: self.text_classifier(&shots.class_names)?,
+            logit_scale: self.logit_scale()?,
             device,
         };
-        let mean_text_features = |backbone: &Backbone| backbone.mean_text_features(&texts, device);
+        let mean_text_features = || self.mean_text_features(&shots.class_names);
         match method {
             Method::ZeroShot
             | Method::LinearProbe(_)
@@ -84,12 +81,14 @@ impl Job<'_> {
                 clip_adapter::train(spec, &inputs, &layers, control)
             }
             Method::Gda(spec) => gda::fit(spec, &inputs).map(Some),
-            Method::Clap(spec) => clap::train(spec, &inputs, mean_text_features(&backbone)?, control),
-            Method::ProLip(spec) => prolip::train(spec, &inputs, &backbone.visual_projection()?, control),
+            Method::Clap(spec) => clap::train(spec, &inputs, mean_text_features()?, control),
+            Method::ProLip(spec) => {
+                prolip::train(spec, &inputs, &self.backbone()?.visual_projection()?, control)
+            }
             Method::Ape(spec) => ape::fit(spec, &inputs).map(Some),
             Method::ApeT(spec) => ape_t::train(spec, &inputs, control),
             Method::LpPlusPlus(spec) => lp_plus_plus::train(spec, &inputs, control),
-            Method::TaskRes(spec) => task_res::train(spec, &inputs, mean_text_features(&backbone)?, control),
+            Method::TaskRes(spec) => task_res::train(spec, &inputs, mean_text_features()?, control),
         }
     }
 
@@ -106,7 +105,7 @@ impl Job<'_> {
         let ids = backbone.prompt_ids(&shots.class_names, spec.context_length as usize)?;
         let width = backbone.config.text_config.hidden_size;
         let prompt = coop::Prompt::initial(spec, shots.class_names.len(), width, seed, device);
-        let tower = coop::PromptTower::new(backbone.clip, ids, device);
+        let tower = coop::PromptTower::new(backbone.clip.clone(), ids, device);
         let inputs = Inputs {
             seed,
             shots: self.spec.shots.unwrap_or_default(),
@@ -121,12 +120,9 @@ impl Job<'_> {
 
     fn zero_shot(&self) -> Result<Found, Error> {
         let class_names = self.reader("images")?.class_names()?.to_vec();
-        let backbone = self.backbone()?;
-        let text = backbone.text_classifier(&self.class_texts(&class_names)?, self.settings.device)?;
-        let classifier = Classifier::ZeroShot {
-            projection_dim: backbone.config.projection_dim,
-            logit_scale: backbone.logit_scale()?,
-        };
+        let text = self.text_classifier(&class_names)?;
+        let [_, projection_dim] = text.dims();
+        let classifier = Classifier::ZeroShot { projection_dim, logit_scale: self.logit_scale()? };
         let trained = TrainedClassifier::new(Weights::ZeroShot(ZeroShot::new(text)), classifier);
         trained.save(&self.staging.join(WEIGHTS_FILE))?;
         Ok(Found {

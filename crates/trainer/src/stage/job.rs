@@ -1,17 +1,21 @@
 //! One training run: what it reads, what it has found, and how that is published.
 
 use std::path::Path;
+use std::rc::Rc;
 
 use artifacts::{ArtifactReader, ArtifactWriter, FileSource};
+use burn::tensor::Tensor;
 use flier_model::run::{EMA_FILE, LOG_FILE, RUN_FILE, WEIGHTS_FILE};
 use flier_model::{Classifier, EpochSummary, RunDescription, Selection};
-use pipeline_spec::Unit;
-use pipeline_spec::spec::CheckpointsSpec;
+use pipeline_spec::spec::{CheckpointsSpec, FeatureLayer};
+use pipeline_spec::{Digest, Unit};
 
 use super::Settings;
 use crate::Error;
 use crate::backbone::Backbone;
 use crate::class_texts::{ClassTexts, class_texts};
+use crate::features::TrainingFeatures;
+use crate::images::TrainingImages;
 use crate::shot_list::ShotList;
 
 /// What a method has found, ready to be written.
@@ -42,8 +46,50 @@ impl Job<'_> {
         Ok(ArtifactReader::open(self.settings.store, self.unit.input(input)?)?)
     }
 
-    pub(super) fn backbone(&self) -> Result<Backbone, Error> {
-        Backbone::open(&self.spec.backbone, self.settings.weights, self.settings.device)
+    pub(super) fn backbone(&self) -> Result<Rc<Backbone>, Error> {
+        Backbone::shared(&self.spec.backbone, self.settings)
+    }
+
+    /// The checkpoint's factor on cosine similarities.
+    pub(super) fn logit_scale(&self) -> Result<f64, Error> {
+        let name = format!("logit scale {}", self.spec.backbone.digest);
+        let scale =
+            self.settings.cache.get(&name, || Ok::<_, Error>((self.backbone()?.logit_scale()?, 8)))?;
+        Ok(*scale)
+    }
+
+    /// What `encode` makes of the texts of the classes, `[N, P]`; `name` tells it apart from others.
+    fn text_features(
+        &self,
+        name: &str,
+        class_names: &[String],
+        encode: impl FnOnce(&Backbone, &[ClassTexts]) -> Result<Tensor<2>, Error>,
+    ) -> Result<Tensor<2>, Error> {
+        let texts = (&self.spec.class_texts, self.unit.inputs.get("prompts"), class_names);
+        let texts = Digest::blake3(format!("{texts:?}").as_bytes());
+        let name = format!("{name} {} {texts}", self.spec.backbone.digest);
+        let features = self.settings.cache.get(&name, || {
+            let features = encode(&*self.backbone()?, &self.class_texts(class_names)?)?;
+            let size_bytes = features.shape().num_elements() * size_of::<f32>();
+            Ok::<_, Error>((features, size_bytes))
+        })?;
+        Ok(Tensor::clone(&features))
+    }
+
+    /// See [`Backbone::text_classifier`].
+    pub(super) fn text_classifier(&self, class_names: &[String]) -> Result<Tensor<2>, Error> {
+        let device = self.settings.device;
+        self.text_features("text classifier", class_names, |backbone, texts| {
+            backbone.text_classifier(texts, device)
+        })
+    }
+
+    /// See [`Backbone::mean_text_features`].
+    pub(super) fn mean_text_features(&self, class_names: &[String]) -> Result<Tensor<2>, Error> {
+        let device = self.settings.device;
+        self.text_features("mean text features", class_names, |backbone, texts| {
+            backbone.mean_text_features(texts, device)
+        })
     }
 
     /// The texts of the text classifier that the spec asks for.
@@ -55,12 +101,66 @@ impl Job<'_> {
         class_texts(spec, class_names, || self.reader("prompts"))
     }
 
-    pub(super) fn shot_list(&self) -> Result<ShotList, Error> {
+    pub(super) fn shot_list(&self) -> Result<Rc<ShotList>, Error> {
         let shots = self.spec.shots.ok_or_else(|| pipeline_spec::Error::Field {
             field: "shots".to_owned(),
             problem: "expected the number of shots of the list, found none".to_owned(),
         })?;
-        ShotList::open(&self.reader("fewshot-splits")?, Some((shots, self.spec.seed)))
+        let seed = self.spec.seed;
+        let name = format!("{} {shots} {seed}", self.unit.input("fewshot-splits")?);
+        self.settings.cache.get(&name, || {
+            let list = ShotList::open(&self.reader("fewshot-splits")?, Some((shots, seed)))?;
+            let size_bytes = list.train.iter().chain(&list.val).map(|shot| shot.sample_id.len() + 32).sum();
+            Ok((list, size_bytes))
+        })
+    }
+
+    /// Name of what `input` holds of the images of the run's shot list.
+    pub(super) fn name_of_shots(&self, input: &str) -> Result<String, Error> {
+        Ok(format!("{} of {}", self.unit.input(input)?, self.unit.input("fewshot-splits")?))
+    }
+
+    /// The real images of the run.
+    pub(super) fn training_images(&self, shots: &ShotList) -> Result<Rc<TrainingImages>, Error> {
+        self.settings.cache.get(&self.name_of_shots("images")?, || {
+            let images = TrainingImages::open(&self.reader("images")?, shots)?;
+            let sizes = images.train().iter().chain(images.val()).map(|image| image.image.as_raw().len());
+            let size_bytes = sizes.sum();
+            Ok((images, size_bytes))
+        })
+    }
+
+    /// Features of the images of the run's shot list, from `input`.
+    pub(super) fn features(
+        &self,
+        input: &str,
+        shots: &ShotList,
+        layer: Option<FeatureLayer>,
+    ) -> Result<Rc<TrainingFeatures>, Error> {
+        self.cached_features(input, &format!("{layer:?}"), |reader| {
+            TrainingFeatures::open(reader, shots, &self.spec.backbone, layer)
+        })
+    }
+
+    /// Features of the run's generated images.
+    pub(super) fn generated_features(&self, shots: &ShotList) -> Result<Rc<TrainingFeatures>, Error> {
+        self.cached_features("generated-features", "all", |reader| {
+            TrainingFeatures::open_generated(reader, shots, &self.spec.backbone)
+        })
+    }
+
+    fn cached_features(
+        &self,
+        input: &str,
+        what: &str,
+        open: impl FnOnce(&ArtifactReader) -> Result<TrainingFeatures, Error>,
+    ) -> Result<Rc<TrainingFeatures>, Error> {
+        let name = format!("{} {what} {}", self.name_of_shots(input)?, self.spec.backbone.digest);
+        self.settings.cache.get(&name, || {
+            let features = open(&self.reader(input)?)?;
+            let size_bytes = (features.train.len() + features.val.len()) * size_of::<f32>();
+            Ok((features, size_bytes))
+        })
     }
 
     /// Writes the description and publishes everything at once.

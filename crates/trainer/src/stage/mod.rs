@@ -14,6 +14,7 @@ use burn::tensor::Device;
 use clip_model::jpeg_decoder;
 use pipeline_spec::spec::{CheckpointsSpec, FeaturesSpec, Method};
 use pipeline_spec::{StageSpec, Store, Unit};
+use stage_cli::Cache;
 
 use self::job::Job;
 use crate::backbone::Backbone;
@@ -38,6 +39,8 @@ pub struct Settings<'a> {
     pub save_every_steps: Option<u64>,
     /// Folder for the figures of every step of a fine-tuning: JSON lines and TensorBoard event files.
     pub log_dir: Option<&'a Path>,
+    /// What was read for units before.
+    pub cache: &'a Cache,
 }
 
 /// How a run ended.
@@ -99,7 +102,7 @@ fn write_features(
     settings: &Settings<'_>,
     control: &mut Control<'_>,
 ) -> Result<bool, Error> {
-    let backbone = Backbone::open(&spec.backbone, settings.weights, settings.device)?;
+    let backbone = Backbone::shared(&spec.backbone, settings)?;
     let images = ArtifactReader::open(settings.store, unit.input(features::input_name(spec))?)?;
     let info = SchemaInfo {
         class_names: images.class_names()?.to_vec(),

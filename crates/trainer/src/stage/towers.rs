@@ -1,5 +1,7 @@
 //! A run that trains inside both towers.
 
+use std::rc::Rc;
+
 use clip_model::Clip;
 use flier_model::run::WEIGHTS_FILE;
 use flier_model::{Classifier, Selection, SelectionRule, TrainedClassifier, Weights};
@@ -8,7 +10,7 @@ use pipeline_spec::spec::{Augment, ClipLoraSpec, TowerTraining, TwoStageSpec};
 use super::job::{Found, Job};
 use crate::backbone::Backbone;
 use crate::fine_tune::batch::Views;
-use crate::images::{LabeledImage, TrainingImages};
+use crate::images::LabeledImage;
 use crate::metrics_log::MetricsLog;
 use crate::towers::ClassPrompts;
 use crate::towers::methods::{Stage, clip_lora, two_stage, with_low_rank};
@@ -43,11 +45,11 @@ impl Job<'_> {
         control: &mut Control<'_>,
     ) -> Result<Option<Found>, Error> {
         let shots = self.shot_list()?;
-        let images = TrainingImages::open(&self.reader("images")?, &shots)?;
+        let images = self.training_images(&shots)?;
         let backbone = self.backbone()?;
         let prompts = ClassPrompts::open(&backbone, &self.class_texts(&shots.class_names)?)?;
         let logit_scale = backbone.logit_scale()?;
-        let Backbone { config, clip, preprocess, .. } = backbone;
+        let Backbone { config, clip, preprocess, .. } = Rc::unwrap_or_clone(backbone);
         let train: Vec<&LabeledImage> = images.train().iter().collect();
         let val: Vec<&LabeledImage> = images.val().iter().collect();
         let seed = self.spec.seed;
@@ -73,7 +75,7 @@ impl Job<'_> {
         let last = trained.epochs.last();
         Ok(Some(Found {
             classifier: model.classifier().clone(),
-            class_names: shots.class_names,
+            class_names: shots.class_names.clone(),
             shot_list_digest: Some(shots.digest.to_string()),
             selection: Selection {
                 epoch: last.map(|epoch| epoch.epoch),

@@ -23,6 +23,7 @@ use pipeline_spec::spec::{
 use pipeline_spec::{
     ArtifactId, CheckpointRef, DatasetId, Digest, StageSpec, Store, Unit, checkpoint_digest,
 };
+use stage_cli::Cache;
 use trainer::{Ending, Error, Settings};
 
 pub const CLASSES: [&str; 3] = ["cat", "dog", "owl"];
@@ -42,6 +43,8 @@ pub struct Fixture {
     folder: tempfile::TempDir,
     pub store: Store,
     pub device: Device,
+    /// Keeps nothing.
+    pub cache: Cache,
     pub images: ArtifactId,
     pub shots: ArtifactId,
     pub latents: ArtifactId,
@@ -58,7 +61,7 @@ impl Fixture {
         let shots = write(&store, shots_unit(&images, 1), &shot_rows("train"), &[]);
         let prompts = write(&store, prompts_unit(&["a {}"]), &prompt_rows(), &[]);
         let latents = write(&store, latents_unit(&prompts), &latent_rows(1.0), &[4, 8, 8]);
-        Self { folder, store, device, images, shots, latents }
+        Self { folder, store, device, cache: Cache::with_capacity(0), images, shots, latents }
     }
 
     pub fn weights(&self) -> PathBuf {
@@ -146,12 +149,18 @@ impl Fixture {
             device_name: "cpu",
             save_every_steps: None,
             log_dir: None,
+            cache: &self.cache,
         }
     }
 
     pub fn run(&self, unit: &Unit) -> Result<ArtifactId, Error> {
+        self.run_sharing(&self.cache, unit)
+    }
+
+    pub fn run_sharing(&self, cache: &Cache, unit: &Unit) -> Result<ArtifactId, Error> {
         let weights = self.weights();
-        let ending = trainer::run(unit, &self.settings(&weights), &mut |_, _| ControlFlow::Continue(()))?;
+        let settings = Settings { cache, ..self.settings(&weights) };
+        let ending = trainer::run(unit, &settings, &mut |_, _| ControlFlow::Continue(()))?;
         assert!(matches!(ending, Ending::Done(Outcome::Finished(_))), "{ending:?}");
         Ok(unit.output())
     }

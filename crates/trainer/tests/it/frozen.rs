@@ -181,8 +181,9 @@ fn a_context_that_does_not_fit_the_text_tower_is_refused() {
 }
 
 #[test]
-fn every_adapter_trains_is_read_back_and_repeats() {
+fn every_adapter_trains_is_read_back_and_repeats_with_inputs_that_others_have_read() {
     let fixture = Fixture::new();
+    let shared = stage_cli::Cache::with_capacity(1 << 30);
     for method in adapters() {
         let layer = method.feature_layer();
         let backbones: &[&str] = if layer.is_some() { &[VIT, RESNET] } else { &[VIT] };
@@ -216,9 +217,11 @@ fn every_adapter_trains_is_read_back_and_repeats() {
             assert_eq!(rule, method.selection_rule(), "{method:?}");
             assert!(run.selection.val_accuracy.is_some(), "{method:?}");
             let bytes = fixture.files(&id);
-            fixture.forget(&id);
-            fixture.run(&unit).unwrap();
-            assert!(bytes == fixture.files(&id), "{method:?}");
+            for _ in 0..2 {
+                fixture.forget(&id);
+                fixture.run_sharing(&shared, &unit).unwrap();
+                assert!(bytes == fixture.files(&id), "{method:?}");
+            }
         }
     }
 }
