@@ -7,15 +7,16 @@ pub mod run;
 pub mod state;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use flier_model::{FlierConfig, FlierModel, HeadInit, LatentBranchConfig, LatentEncoderConfig, layers};
 use pipeline_spec::Seed;
 use pipeline_spec::spec::{self, FineTuneSpec, GeneratedUse};
 
+use self::batch::Views;
 use crate::Error;
-use crate::backbone::Backbone;
+use crate::backbone::{Backbone, to_vec};
 use crate::optimizer::{AdamW, AdamWConfig, ParameterRule};
-use crate::parameters;
+use crate::parameters::{self, assign};
 use crate::random::stream;
 
 /// PyTorch's defaults, which the released code keeps.
@@ -80,6 +81,46 @@ pub fn initial_model(
     // The tower was opened for inference, the rest is new: set every requirement before `train` applies them.
     let model = parameters::freeze(model.train(), |name| is_frozen(spec, name));
     Ok(model)
+}
+
+/// `model` with the class means of `shots` as its classifier, see [`spec::HeadInit::ClassMean`]; `device` is a plain device.
+///
+/// Row c is `logit_scale / mean length * mean_c / |mean_c|`; a class without shots starts at zero. With normalised features
+/// (`pool = "projected"`) the mean length is 1 and the rows are those of a cosine classifier on class means.
+///
+/// # Errors
+///
+/// Fails if the device does not give the features.
+pub fn with_class_means(
+    model: FlierModel,
+    shots: &Views<'_>,
+    logit_scale: f64,
+    device: &Device,
+) -> Result<FlierModel, Error> {
+    let (plain, config) = (model.valid(), model.config());
+    let (width, classes) = (config.feature_width(), config.num_classes);
+    let (mut sums, mut lengths) = (vec![0.0; classes * width], 0.0);
+    let length = |values: &[f64]| values.iter().map(|v| v * v).sum::<f64>().sqrt();
+    let indices: Vec<usize> = (0..shots.len()).collect();
+    for batch in indices.chunks(run::VALIDATION_BATCH) {
+        let features = to_vec(plain.image_features(shots.pixel_values(batch, None, device)))?;
+        for (feature, class) in features.chunks_exact(width).zip(shots.labels(batch)) {
+            let feature: Vec<f64> = feature.iter().copied().map(f64::from).collect();
+            lengths += length(&feature);
+            let sum = &mut sums[class * width..(class + 1) * width];
+            sum.iter_mut().zip(feature).for_each(|(sum, value)| *sum += value);
+        }
+    }
+    let scale = logit_scale * shots.len() as f64 / lengths;
+    let mut weight = vec![0.0f32; width * classes]; // [F, N]
+    for (class, sum) in sums.chunks_exact(width).enumerate() {
+        let length = length(sum);
+        for (row, value) in weight.chunks_exact_mut(classes).zip(sum).filter(|_| length > 0.0) {
+            row[class] = (scale * value / length) as f32;
+        }
+    }
+    let weight = Tensor::<1>::from_data(TensorData::new(weight, [width * classes]), device);
+    Ok(assign(model, &[("head.weight".to_owned(), weight)].into()))
 }
 
 /// Whether the parameter `name` stays as it is under `spec`.

@@ -12,6 +12,8 @@ pub enum PassKind {
     Real,
     /// Generated samples.
     Generated,
+    /// Both; the generated samples count after the real images.
+    Mixed,
 }
 
 /// One pass over one set of samples.
@@ -33,6 +35,7 @@ impl PassKind {
         match self {
             Self::Real => "real",
             Self::Generated => "generated",
+            Self::Mixed => "mixed",
         }
     }
 }
@@ -41,8 +44,8 @@ impl PassKind {
 ///
 /// [`Schedule::Alternate`]: a real pass, then a generated one, in every epoch; both use the same slice of the learning-rate
 /// schedule. [`Schedule::Sequential`]: all real epochs, then all generated ones; each stage runs through the whole
-/// schedule, so that both orders make the same number of steps at the same rates. [`GeneratedUse::OnlyImages`] has no real
-/// passes.
+/// schedule, so that both orders make the same number of steps at the same rates. [`Schedule::Mixed`]: one pass over both in
+/// every epoch. [`GeneratedUse::OnlyImages`] has no real passes.
 pub fn passes(schedule: Schedule, generated: GeneratedUse, epochs: u32) -> Vec<Pass> {
     let pass = |kind, epoch, schedule_epoch, ends_epoch| Pass { kind, epoch, schedule_epoch, ends_epoch };
     let mut all = Vec::new();
@@ -57,6 +60,7 @@ pub fn passes(schedule: Schedule, generated: GeneratedUse, epochs: u32) -> Vec<P
                 all.push(pass(PassKind::Generated, e, e, true));
             }
         }
+        (_, Schedule::Mixed) => all.extend((0..epochs).map(|e| pass(PassKind::Mixed, e, e, true))),
         (_, Schedule::Sequential) => {
             all.extend((0..epochs).map(|e| pass(PassKind::Real, e, e, true)));
             all.extend((0..epochs).map(|e| pass(PassKind::Generated, epochs + e, e, true)));

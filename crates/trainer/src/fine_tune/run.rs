@@ -4,11 +4,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use burn::module::Module;
+use burn::optim::GradientsAccumulator;
 use burn::tensor::{Device, Tensor};
 use flier_model::{EpochSummary, FlierModel, loss};
 use pipeline_spec::spec::{FineTuneSpec, GeneratedUse, Select};
 
-use super::accumulate::{Accumulated, accumulate, scalar};
+use super::accumulate::{accumulate, scalar};
 use super::batch::{Views, latents};
 use super::plan::{Pass, PassKind, batches, passes, rate_of};
 use super::state::{self, Progress, SaveClock, State};
@@ -21,7 +22,7 @@ use crate::parameters::{NamedTensors, assign, collect, update_average};
 use crate::{Control, Error};
 
 /// Images that go through the model together in validation.
-const VALIDATION_BATCH: usize = 64;
+pub(super) const VALIDATION_BATCH: usize = 64;
 
 /// What a run trains on and how.
 #[derive(Debug)]
@@ -82,11 +83,11 @@ impl Training<'_> {
         }
         let mut runner = Runner::start(self, model);
         let passes = passes(self.spec.schedule, self.spec.generated, self.spec.optimizer.epochs);
-        let steps = |pass: &Pass| self.views(pass.kind).len().div_ceil(self.batch_size());
+        let steps = |pass: &Pass| self.num_samples(pass.kind).div_ceil(self.batch_size());
         let total: usize = passes.iter().map(steps).sum();
         let mut clock = SaveClock::new(self.save_every_steps);
         while let Some(pass) = passes.get(runner.progress.pass as usize) {
-            let batches = batches(*pass, self.views(pass.kind).len(), self.batch_size(), self.seed);
+            let batches = batches(*pass, self.num_samples(pass.kind), self.batch_size(), self.seed);
             while let Some(batch) = batches.get(runner.progress.step as usize) {
                 runner.step(*pass, batch, batches.len())?;
                 let stop = control(runner.progress.total_steps, total as u64) == ControlFlow::Break(());
@@ -102,11 +103,25 @@ impl Training<'_> {
         runner.finish().map(Some)
     }
 
-    fn views(&self, kind: PassKind) -> &Views<'_> {
+    fn num_samples(&self, kind: PassKind) -> usize {
         match kind {
-            PassKind::Real => &self.real,
-            PassKind::Generated => &self.generated,
+            PassKind::Real => self.real.len(),
+            PassKind::Generated => self.generated.len(),
+            PassKind::Mixed => self.real.len() + self.generated.len(),
         }
+    }
+
+    /// The real and the generated samples of a batch, each as in a pass of their own.
+    fn groups(&self, pass: Pass, batch: &[usize]) -> Vec<(Pass, Vec<usize>)> {
+        if pass.kind != PassKind::Mixed {
+            return vec![(pass, batch.to_vec())];
+        }
+        let (real, generated): (Vec<usize>, Vec<usize>) =
+            batch.iter().partition(|&&index| index < self.real.len());
+        let generated = generated.into_iter().map(|index| index - self.real.len()).collect();
+        let groups = [(PassKind::Real, real), (PassKind::Generated, generated)];
+        let groups = groups.into_iter().map(|(kind, samples)| (Pass { kind, ..pass }, samples));
+        groups.filter(|(_, samples)| !samples.is_empty()).collect()
     }
 
     fn batch_size(&self) -> usize {
@@ -204,8 +219,19 @@ impl<'a> Runner<'a> {
         let spec = self.training.spec;
         let rate = rate_of(&spec.optimizer, pass, num_steps, self.progress.step as usize);
         let micro_batch_size = spec.optimizer.micro_batch_size.map_or(batch.len(), |size| size as usize);
-        let Accumulated { gradients, loss: value, latent_loss } =
-            accumulate(&self.model, batch, micro_batch_size, |part| self.loss(pass, part))?;
+        let mut gradients = GradientsAccumulator::new();
+        let mut value = 0.0;
+        for (pass, samples) in self.training.groups(pass, batch) {
+            // The mean over the batch; one group alone counts 1, and 1 changes no bit.
+            let share = samples.len() as f64 / batch.len() as f64;
+            let group = accumulate(&self.model, &samples, micro_batch_size, |part| {
+                let (loss, latent_loss) = self.loss(pass, part)?;
+                Ok((loss.mul_scalar(share), latent_loss))
+            })?;
+            gradients.accumulate(&self.model, group.gradients);
+            value += group.loss;
+            self.progress.add(pass.kind, samples.len(), group.loss / share, group.latent_loss);
+        }
         if !value.is_finite() {
             return Err(Error::Diverged {
                 loss: value,
@@ -215,34 +241,22 @@ impl<'a> Runner<'a> {
                 learning_rate: rate,
             });
         }
-        self.model = self.optimizer.step(self.model.clone(), gradients, rate);
+        self.model = self.optimizer.step(self.model.clone(), gradients.grads(), rate);
         if let Some(decay) = spec.ema_decay {
             let current = self.image_parameters();
             update_average(&mut self.average, current, decay);
         }
-        let (progress, samples) = (&mut self.progress, batch.len());
-        match pass.kind {
-            PassKind::Real => {
-                progress.real_loss += value * samples as f64;
-                progress.real_samples += samples as u64;
-            }
-            PassKind::Generated => {
-                progress.generated_loss += value * samples as f64;
-                progress.latent_loss += latent_loss * samples as f64;
-                progress.generated_samples += samples as u64;
-            }
-        }
-        progress.step += 1;
-        progress.total_steps += 1;
+        self.progress.step += 1;
+        self.progress.total_steps += 1;
         match self.training.metrics {
-            Some(metrics) => metrics.step(progress.total_steps, pass.kind.name(), value, rate),
+            Some(metrics) => metrics.step(self.progress.total_steps, pass.kind.name(), value, rate),
             None => Ok(()),
         }
     }
 
     /// The mean loss of samples, and the latent branch's loss in it (0 without one).
     fn loss(&self, pass: Pass, batch: &[usize]) -> Result<(Tensor<1>, f64), Error> {
-        let views = self.training.views(pass.kind);
+        let views = if pass.kind == PassKind::Real { &self.training.real } else { &self.training.generated };
         let pixel_values = views.pixel_values(batch, Some(pass), &self.autodiff);
         let classes = self.model.config().num_classes;
         let smoothing = self.training.spec.label_smoothing;

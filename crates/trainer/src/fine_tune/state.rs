@@ -15,6 +15,7 @@ use flier_model::EpochSummary;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
+use super::plan::PassKind;
 use crate::Error;
 use crate::backbone::to_vec;
 use crate::optimizer::AdamWState;
@@ -128,6 +129,19 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// Adds samples to those of the epoch, with the means of their losses.
+    pub fn add(&mut self, kind: PassKind, num_samples: usize, loss: f64, latent_loss: f64) {
+        let loss = loss * num_samples as f64;
+        if kind == PassKind::Real {
+            self.real_loss += loss;
+            self.real_samples += num_samples as u64;
+        } else {
+            self.generated_loss += loss;
+            self.latent_loss += latent_loss * num_samples as f64;
+            self.generated_samples += num_samples as u64;
+        }
+    }
+
     fn to_values(self) -> Vec<f64> {
         vec![
             self.pass as f64,

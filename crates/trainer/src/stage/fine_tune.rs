@@ -11,7 +11,7 @@ use pipeline_spec::spec::{Augment, FineTuneSpec, GeneratedUse, HeadInit, Select}
 use super::job::{Found, Job};
 use crate::fine_tune::batch::Views;
 use crate::fine_tune::run::Training;
-use crate::fine_tune::{generated_per_class, initial_model, model_config};
+use crate::fine_tune::{generated_per_class, initial_model, model_config, with_class_means};
 use crate::images::{
     GeneratedSample, LabeledImage, check_latents, generated_samples, latent_shape, replace_latents,
 };
@@ -40,15 +40,19 @@ impl Job<'_> {
         let preprocess = backbone.preprocess.clone();
         let config = model_config(&backbone, method, shots.class_names.len(), latent_shape)?;
         let text = match method.head_init {
-            HeadInit::NearZero => None,
+            HeadInit::NearZero | HeadInit::ClassMean => None,
             HeadInit::ZeroShotText => Some(self.text_classifier(&shots.class_names)?),
         };
-        let model =
+        let mut model =
             initial_model(Rc::unwrap_or_clone(backbone), self.spec.seed, method, &config, text, device)?;
         let (real, augment): (Vec<&LabeledImage>, _) = (images.train().iter().collect(), method.augment);
         let generated: Vec<&LabeledImage> = samples.iter().map(|sample| &sample.image).collect();
         let val: Vec<&LabeledImage> = images.val().iter().collect();
         let seed = self.spec.seed;
+        if method.head_init == HeadInit::ClassMean {
+            let shots = Views::new(&real, &preprocess, Augment::None, seed);
+            model = with_class_means(model, &shots, self.logit_scale()?, device)?;
+        }
         let metrics = self.settings.log_dir.map(|dir| MetricsLog::open(dir, &self.spec.run)).transpose()?;
         let training = Training {
             spec: method,

@@ -1,7 +1,7 @@
 """Twenty steps of FLIER (preset `paper`) in PyTorch: loss of every step, last weights, moving average.
 
 A tiny ViT; both branches trained; a real pass and a generated pass in each of ten epochs, each one full batch, so that the
-order of the images does not matter. AdamW with layer-wise decay, warm-up and cosine, label smoothing, patch convolution
+order of the images does not matter; and ten steps of the schedule `mixed`, each on all images of both. AdamW with layer-wise decay, warm-up and cosine, label smoothing, patch convolution
 frozen, no augmentation. Written with torch 2.9.0. Run in this folder: python trajectory.py
 """
 
@@ -43,9 +43,7 @@ p["latent_encoder.conv1.weight"], p["latent_encoder.conv1.bias"] = norm(10, 4, 1
 p["latent_encoder.conv2.weight"], p["latent_encoder.conv2.bias"] = norm(3, 10, 1, 1), norm(3)
 p["latent_head.weight"], p["latent_head.bias"] = norm(CLASSES, 12, std=0.02), norm(CLASSES, std=0.01)
 start = {name: value.clone() for name, value in p.items()}
-p = {name: value.double().requires_grad_() for name, value in p.items()}
 frozen = v + "embeddings.patch_embedding.weight"
-p[frozen].requires_grad_(False)
 
 
 def image_logits(pixels):
@@ -86,40 +84,60 @@ def rate(epoch):
     return FLOOR + 0.5 * (RATE - FLOOR) * (1 + math.cos(math.pi * (epoch - WARMUP) / (EPOCHS - WARMUP)))
 
 
-groups = []
-for name, value in p.items():
-    if value.requires_grad:
-        decayed = value.dim() > 1 and "position_embedding" not in name
-        scale = LAYER_DECAY ** (BLOCKS + 1 - layer(name))
-        groups.append({"params": [value], "weight_decay": DECAY if decayed else 0.0, "scale": scale})
-optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.999), eps=1e-8)
-average = {n: w.detach().clone() for n, w in p.items() if w.requires_grad and not n.startswith("latent")}
 pixels = lambda pictures: (pictures.permute(0, 3, 1, 2).double() / 255 - MEAN) / STD
 cross_entropy = lambda logits: F.cross_entropy(logits, labels, label_smoothing=SMOOTHING)
-losses = []
 
 
-def step(loss, epoch):
-    losses.append(loss.item())
-    for group in optimizer.param_groups:
-        group["lr"] = rate(epoch) * group["scale"]
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    for name, value in average.items():
-        value.mul_(EMA).add_(p[name].detach(), alpha=1 - EMA)
+def real_loss():
+    return cross_entropy(image_logits(pixels(real)))
 
 
-for epoch in range(EPOCHS):
-    step(cross_entropy(image_logits(pixels(real))), epoch)
+def generated_loss():
     image_loss, latent_loss = cross_entropy(image_logits(pixels(generated))), cross_entropy(latent_logits(latents.double()))
-    step((1 - FACTOR) * image_loss + FACTOR * latent_loss, epoch)
+    return (1 - FACTOR) * image_loss + FACTOR * latent_loss
 
-print([round(loss, 4) for loss in losses])
+
+def mixed_loss():  # the mean over twelve images, six of each kind
+    return (real_loss() + generated_loss()) / 2
+
+
+def train(passes):
+    """Losses, last weights and their moving average of ten epochs of these passes from the start."""
+    global p
+    p = {name: value.double().requires_grad_() for name, value in start.items()}
+    p[frozen].requires_grad_(False)
+    groups = []
+    for name, value in p.items():
+        if value.requires_grad:
+            decayed = value.dim() > 1 and "position_embedding" not in name
+            scale = LAYER_DECAY ** (BLOCKS + 1 - layer(name))
+            groups.append({"params": [value], "weight_decay": DECAY if decayed else 0.0, "scale": scale})
+    optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.999), eps=1e-8)
+    average = {n: w.detach().clone() for n, w in p.items() if w.requires_grad and not n.startswith("latent")}
+    losses = []
+    for epoch in range(EPOCHS):
+        for loss_of in passes:
+            loss = loss_of()
+            losses.append(loss.item())
+            for group in optimizer.param_groups:
+                group["lr"] = rate(epoch) * group["scale"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            for name, value in average.items():
+                value.mul_(EMA).add_(p[name].detach(), alpha=1 - EMA)
+    print([round(loss, 4) for loss in losses])
+    return losses, p, average
+
+
+losses, last, average = train([real_loss, generated_loss])
+mixed_losses, mixed_last, _ = train([mixed_loss])
 save_file(
-    {"real": real, "generated": generated, "latents": latents, "losses": torch.tensor(losses)}
-    | {f"final/{name}": value.detach().float().contiguous() for name, value in p.items()}
-    | {f"average/{name}": value.float().contiguous() for name, value in average.items()},
+    {"real": real, "generated": generated, "latents": latents}
+    | {"losses": torch.tensor(losses), "mixed_losses": torch.tensor(mixed_losses)}
+    | {f"final/{name}": value.detach().float().contiguous() for name, value in last.items()}
+    | {f"average/{name}": value.float().contiguous() for name, value in average.items()}
+    | {f"mixed/{name}": value.detach().float().contiguous() for name, value in mixed_last.items()},
     "trajectory.safetensors",
 )
 save_file({name: value.contiguous() for name, value in start.items()}, "trajectory_start.safetensors")

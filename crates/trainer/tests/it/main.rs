@@ -4,6 +4,7 @@
 mod accumulate;
 mod augment;
 mod binary;
+mod class_means;
 mod expected;
 mod fixture;
 mod frozen;

@@ -252,6 +252,10 @@ fn switches_of_schedule_head_pool_and_augmentation_are_honoured() {
     let (_, base) = run(fine_tune_spec());
     let (sequential, logits) = run(FineTuneSpec { schedule: Schedule::Sequential, ..fine_tune_spec() });
     assert_ne!(logits, base);
+    let (mixed, logits) = run(FineTuneSpec { schedule: Schedule::Mixed, ..fine_tune_spec() });
+    assert_ne!(logits, base);
+    assert_eq!(mixed.epochs.len(), 2);
+    assert!(mixed.epochs.iter().all(|e| e.real_loss.is_some() && e.latent_loss.is_some()));
     let losses: Vec<_> =
         sequential.epochs.iter().map(|e| (e.real_loss.is_some(), e.generated_loss.is_some())).collect();
     assert_eq!(losses, [(true, false), (true, false), (false, true), (false, true)]);
@@ -271,6 +275,8 @@ fn switches_of_schedule_head_pool_and_augmentation_are_honoured() {
     let size = |logits: &[f32]| logits.iter().fold(0f32, |m, v| m.max(v.abs()));
     // A head of the text classifier times the logit scale (14.3) starts at logits of size 1 and more.
     assert!(size(&text) > 5.0 * size(&near_zero), "{text:?} {near_zero:?}");
+    let (_, means) = run(FineTuneSpec { head_init: HeadInit::ClassMean, ..fine_tune_spec() });
+    assert!(size(&means) > 5.0 * size(&near_zero), "{means:?} {near_zero:?}");
 
     let more = GeneratedUse::ImagesAndLatents { per_class: Some(4), latent_factor: 0.5, control: None };
     let (_, more) = run(FineTuneSpec { generated: more, ..fine_tune_spec() });

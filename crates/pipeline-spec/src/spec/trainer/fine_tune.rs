@@ -123,6 +123,8 @@ pub enum Schedule {
     Alternate,
     /// All real epochs, then all generated epochs.
     Sequential,
+    /// One pass over both in every epoch, in one random order: a step sees real and generated samples.
+    Mixed,
 }
 
 /// First weights of the classifier.
@@ -133,6 +135,9 @@ pub enum HeadInit {
     NearZero,
     /// The text classifier; needs `pool = "projected"`.
     ZeroShotText,
+    /// For each class the normalised mean of the features of its shots, without augmentation, times the checkpoint's logit
+    /// scale and divided by the mean length of the features: logits start as scaled cosines to the class means.
+    ClassMean,
 }
 
 /// What of the encoder's output the classifier sees.
@@ -278,7 +283,10 @@ impl FineTuneSpec {
         }
         self.augment.check()?;
         let fits = self.head_init != HeadInit::ZeroShotText || self.pool == Pool::Projected;
-        expect(fits, "method.head_init", "`near-zero`, or `pool = \"projected\"`", "zero-shot-text")
+        expect(fits, "method.head_init", "`near-zero`, or `pool = \"projected\"`", "zero-shot-text")?;
+        let only_generated = matches!(self.generated, GeneratedUse::OnlyImages { .. });
+        let fits = self.head_init != HeadInit::ClassMean || !only_generated;
+        expect(fits, "method.head_init", "`near-zero` or `zero-shot-text` without real images", "class-mean")
     }
 }
 
