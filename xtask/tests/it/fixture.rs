@@ -118,13 +118,12 @@ impl Fixture {
 
     /// The lines that the stand-ins wrote when they were started, in order.
     pub fn started(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.path("bin/started")).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
+        self.lines("bin/started")
     }
 
-    /// Stages by their processes, in the order of their starts.
-    pub fn processes(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.path("bin/processes")).unwrap_or_default();
+    /// The lines of a file; `bin/processes` has the stages' names, one for each process, in the order of their starts.
+    pub fn lines(&self, file: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.path(file)).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 

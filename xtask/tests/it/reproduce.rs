@@ -44,7 +44,7 @@ fn everything_runs_once_after_its_inputs_and_ends_with_the_report() {
 fn one_process_at_a_time_computes_all_ready_units_of_its_stage_and_every_unit_has_its_own_log() {
     let fixture = Fixture::new();
     fixture.reproduce(&["--jobs", "1"]).expect(0);
-    let (plan, processes) = (fixture.plan(), fixture.processes());
+    let (plan, processes) = (fixture.plan(), fixture.lines("bin/processes"));
     assert!(processes.len() < 10 && processes.len() < plan.units.len() / 2, "{processes:?}");
     assert!(processes.windows(2).all(|pair| pair[0] != pair[1]), "{processes:?}");
     for (index, planned) in plan.units.iter().enumerate() {

@@ -91,7 +91,7 @@ fn units_of_one_stage_share_a_process_and_one_that_dies_takes_only_its_unit_alon
     let list = |units: &[usize]| units.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     forget(&[&trained[..], &evaluated].concat());
     run(&fixture, &["--units", &list(&[&trained[..], &evaluated].concat())]).expect(0);
-    assert_eq!(fixture.processes(), ["trainer", "evaluator"]);
+    assert_eq!(fixture.lines("bin/processes"), ["trainer", "evaluator"]);
     assert_eq!(fixture.started().len(), trained.len() + evaluated.len());
 
     forget(&evaluated);
@@ -100,7 +100,7 @@ fn units_of_one_stage_share_a_process_and_one_that_dies_takes_only_its_unit_alon
     let independent: Vec<usize> =
         evaluated.iter().copied().filter(|&i| !plan.units[i].depends_on.contains(&dying)).collect();
     let finished = run(&fixture, &["--units", &list(&independent)]).expect(137);
-    assert_eq!(fixture.processes(), ["evaluator", "evaluator"]);
+    assert_eq!(fixture.lines("bin/processes"), ["evaluator", "evaluator"]);
     for &index in &independent {
         assert_eq!(fixture.store().contains(&plan.units[index].output), index != dying, "{finished:#?}");
     }
