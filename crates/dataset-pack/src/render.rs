@@ -9,7 +9,7 @@ use std::io::Cursor;
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
-use resvg::tiny_skia::{Color, Pixmap, Transform};
+use resvg::tiny_skia::{Color, Pixmap, Rect, Transform};
 use resvg::usvg;
 use resvg::usvg::roxmltree::{Document, Node, NodeId, ParsingOptions};
 
@@ -23,6 +23,9 @@ const MAX_EXPANDED: u64 = 20_000;
 const MAX_DEPTH: u32 = 32;
 /// Largest side of the picture, in pixels.
 const MAX_SIDE: u32 = 4096;
+
+/// Furthest that a shape may reach, in sides of the picture.
+const MAX_EXTENT: f32 = 100.0;
 
 /// Elements that a drawing may hold.
 const ELEMENTS: [&str; 22] = [
@@ -90,8 +93,37 @@ fn rasterize(svg: &str, side: u32) -> Result<Vec<u8>, String> {
     let mut pixmap = Pixmap::new(side, side).ok_or("no memory for its pixels")?;
     pixmap.fill(Color::WHITE);
     let scale = Transform::from_scale(side as f32 / size.width(), side as f32 / size.height());
+    check_extent(tree.root(), scale, MAX_EXTENT * side as f32)?;
     resvg::render(&tree, scale, &mut pixmap.as_mut());
     Ok(pixmap.data().chunks_exact(4).flat_map(|rgba| [rgba[0], rgba[1], rgba[2]]).collect())
+}
+
+/// Refuses shapes, drawn or clipped with, that reach further than `most` pixels from the corner of the picture: the rasterizer
+/// loses count of its pixels on numbers beyond all measure, and panics.
+fn check_extent(group: &usvg::Group, transform: Transform, most: f32) -> Result<(), String> {
+    let transform = transform.pre_concat(group.transform());
+    let mut clip = group.clip_path();
+    while let Some(path) = clip {
+        check_extent(path.root(), transform.pre_concat(path.transform()), most)?;
+        clip = path.clip_path();
+    }
+    let mut mask = group.mask();
+    while let Some(shape) = mask {
+        check_extent(shape.root(), transform, most)?;
+        mask = shape.mask();
+    }
+    for node in group.children() {
+        if let usvg::Node::Group(group) = node {
+            check_extent(group, transform, most)?;
+            continue;
+        }
+        let extent = node.stroke_bounding_box().transform(transform);
+        let reach = |r: Rect| [r.left(), r.top(), r.right(), r.bottom()].iter().any(|v| v.abs() > most);
+        if extent.is_none_or(reach) {
+            return Err(format!("a shape reaches more than {most} pixels from the picture's corner"));
+        }
+    }
+    Ok(())
 }
 
 fn options_without_files() -> usvg::Options<'static> {

@@ -104,3 +104,22 @@ fn extreme_numbers_end_in_time() {
         assert!(started.elapsed() < Duration::from_secs(20), "took {:?}", started.elapsed());
     }
 }
+
+#[test]
+fn shapes_beyond_all_measure_are_refused() {
+    // Found by fuzzing: the rasterizer loses count of its pixels at a scale of 3e14, and panics where nothing can catch it.
+    for digits in 4..38 {
+        let scale = "3".repeat(digits);
+        let rect = format!(
+            "<rect width=\"8\" height=\"4\" transform=\"rotate(30) scale(1.5 {scale}.5)\" fill=\"#0a0\"/>"
+        );
+        assert!(refusal(&rect).contains("pixels from the picture's corner"), "{digits}");
+        for container in ["clipPath", "mask"] {
+            let clipped = format!(
+                "<{container} id=\"a\">{rect}</{container}><rect width=\"8\" height=\"8\" {}=\"url(#a)\"/>",
+                if container == "mask" { "mask" } else { "clip-path" }
+            );
+            assert!(refusal(&clipped).contains("pixels from the picture's corner"), "{container} {digits}");
+        }
+    }
+}
