@@ -35,13 +35,22 @@ impl Slurm {
         assert!(self.script("stop", daemon).status.success());
     }
 
-    /// Waits until the controller has written down what it knows, a running task included. What it had not written when it
-    /// crashes, it forgets: it gives numbers of jobs a second time then, and closes the nodes that know them.
-    pub fn wait_until_saved(&self, [job, index]: &[String; 2]) {
-        let now = SystemTime::now();
-        self.ask("scontrol", &["update", &format!("jobid={job}_{index}"), "comment=saved"]);
+    /// Waits until `task` alone runs, no other can start, and the controller has written that down. What it had not written
+    /// when it crashes, it forgets: it gives numbers of jobs a second time then, and closes the nodes that know them.
+    pub fn wait_until_saved(&self, task: &[String; 2]) {
+        self.wait("the end of the other tasks", || {
+            self.active().iter().all(|line| line[..2] == task[..] || line[3] == "Dependency")
+        });
+        let [job, index] = task;
         let state = self.folder.path().join("state/job_state");
-        self.wait("the controller's state", || state.metadata().is_ok_and(|m| m.modified().unwrap() > now));
+        // The first may have been begun before.
+        for comment in ["comment=saved", "comment=saved twice"] {
+            let now = SystemTime::now();
+            self.ask("scontrol", &["update", &format!("jobid={job}_{index}"), comment]);
+            self.wait("the controller's state", || {
+                state.metadata().is_ok_and(|m| m.modified().unwrap() > now)
+            });
+        }
     }
 
     /// What the controller says of its work.
