@@ -33,15 +33,28 @@ fn a_method_without_its_table_is_refused() {
     assert!(message.contains("cache_views") && message.contains("tip-adapter-f"), "{message}");
 }
 
-#[test]
-fn a_value_out_of_range_is_refused_when_the_plan_is_made() {
+/// What is said of the fixture's pipeline with `from` replaced when its plan is made.
+fn refusal_of_plan(from: &str, to: &str) -> String {
     let fixture = Fixture::new();
-    let text = crate::fixture::PIPELINE.replace("label_smoothing = 0.1", "label_smoothing = 1.5");
-    std::fs::write(fixture.path("pipeline.toml"), text).unwrap();
+    std::fs::write(fixture.path("pipeline.toml"), crate::fixture::PIPELINE.replace(from, to)).unwrap();
     let pipeline = pipeline_spec::Pipeline::read(&fixture.path("pipeline.toml")).unwrap();
     let result = pipeline_spec::Plan::new(pipeline, &fixture.path("data-manifests"), &fixture.path("models"));
-    let message = result.unwrap_err().to_string();
+    result.unwrap_err().to_string()
+}
+
+#[test]
+fn a_value_out_of_range_is_refused_when_the_plan_is_made() {
+    let message = refusal_of_plan("label_smoothing = 0.1", "label_smoothing = 1.5");
     assert!(message.contains("method.label_smoothing") && message.contains("1.5"), "{message}");
+}
+
+#[test]
+fn class_means_are_refused_without_real_images() {
+    let message = refusal_of_plan(
+        "preset = \"coupled\", head_init = \"zero-shot-text\"",
+        "preset = \"generated-only\", head_init = \"class-mean\"",
+    );
+    assert!(message.contains("method.head_init") && message.contains("class-mean"), "{message}");
 }
 
 #[test]
