@@ -5,7 +5,7 @@ use std::rc::Rc;
 use burn::store::ModuleSnapshot;
 use clip_model::{KeyTable, SaveDtype, save_safetensors};
 use flier_model::run::{EMA_FILE, WEIGHTS_FILE};
-use flier_model::{Classifier, Selection, SelectionRule};
+use flier_model::{Classifier, FlierConfig, FlierModel, Selection, SelectionRule};
 use pipeline_spec::spec::{Augment, FineTuneSpec, GeneratedUse, HeadInit, Select};
 
 use super::job::{Found, Job};
@@ -36,23 +36,14 @@ impl Job<'_> {
         let (shots, device) = (self.shot_list()?, self.settings.device);
         let images = self.training_images(&shots)?;
         let Generated { samples, latent_shape } = self.generated(method, &shots)?;
-        let backbone = self.backbone()?;
-        let preprocess = backbone.preprocess.clone();
-        let config = model_config(&backbone, method, shots.class_names.len(), latent_shape)?;
-        let text = match method.head_init {
-            HeadInit::NearZero | HeadInit::ClassMean => None,
-            HeadInit::ZeroShotText => Some(self.text_classifier(&shots.class_names)?),
-        };
-        let mut model =
-            initial_model(Rc::unwrap_or_clone(backbone), self.spec.seed, method, &config, text, device)?;
-        let (real, augment): (Vec<&LabeledImage>, _) = (images.train().iter().collect(), method.augment);
+        let real: Vec<&LabeledImage> = images.train().iter().collect();
         let generated: Vec<&LabeledImage> = samples.iter().map(|sample| &sample.image).collect();
         let val: Vec<&LabeledImage> = images.val().iter().collect();
-        let seed = self.spec.seed;
-        if method.head_init == HeadInit::ClassMean {
-            let shots = Views::new(&real, &preprocess, Augment::None, seed);
-            model = with_class_means(model, &shots, self.logit_scale()?, device)?;
-        }
+        let (seed, augment, preprocess) =
+            (self.spec.seed, method.augment, self.backbone()?.preprocess.clone());
+        let config = model_config(&*self.backbone()?, method, shots.class_names.len(), latent_shape)?;
+        let plain = Views::new(&real, &preprocess, Augment::None, seed);
+        let model = self.first_model(method, &config, &shots, &plain)?;
         let metrics = self.settings.log_dir.map(|dir| MetricsLog::open(dir, &self.spec.run)).transpose()?;
         let training = Training {
             spec: method,
@@ -90,6 +81,27 @@ impl Job<'_> {
             epochs: trained.epochs,
             log: Vec::new(),
         }))
+    }
+
+    /// The model before its first step; `plain` are the shots without augmentation.
+    fn first_model(
+        &self,
+        method: &FineTuneSpec,
+        config: &FlierConfig,
+        shots: &ShotList,
+        plain: &Views<'_>,
+    ) -> Result<FlierModel, Error> {
+        let device = self.settings.device;
+        let (text, logit_scale) = match method.head_init {
+            HeadInit::NearZero => (None, None),
+            HeadInit::ZeroShotText => (Some(self.text_classifier(&shots.class_names)?), None),
+            HeadInit::ClassMean => (None, Some(self.logit_scale()?)),
+        };
+        let model = initial_model(self.take_backbone()?, self.spec.seed, method, config, text, device)?;
+        match logit_scale {
+            None => Ok(model),
+            Some(logit_scale) => with_class_means(model, plain, logit_scale, device),
+        }
     }
 
     /// The generated samples of the run, and the shape of their latents where latents are used.

@@ -1,5 +1,6 @@
 //! One training run: what it reads, what it has found, and how that is published.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -39,6 +40,8 @@ pub(super) struct Job<'a> {
     pub(super) work_dir: &'a Path,
     /// Folder of finished files before they are published.
     pub(super) staging: &'a Path,
+    /// The checkpoint, once it was asked for: a run opens it once, also where the process keeps nothing.
+    pub(super) opened: RefCell<Option<Rc<Backbone>>>,
 }
 
 impl Job<'_> {
@@ -47,7 +50,18 @@ impl Job<'_> {
     }
 
     pub(super) fn backbone(&self) -> Result<Rc<Backbone>, Error> {
-        Backbone::shared(&self.spec.backbone, self.settings)
+        let mut opened = self.opened.borrow_mut();
+        if let Some(backbone) = &*opened {
+            return Ok(Rc::clone(backbone));
+        }
+        Ok(Rc::clone(opened.insert(Backbone::shared(&self.spec.backbone, self.settings)?)))
+    }
+
+    /// The checkpoint for training, of which the job keeps nothing.
+    pub(super) fn take_backbone(&self) -> Result<Backbone, Error> {
+        let backbone = self.backbone()?;
+        self.opened.take();
+        Ok(Rc::unwrap_or_clone(backbone))
     }
 
     /// The checkpoint's factor on cosine similarities.

@@ -6,6 +6,7 @@ mod job;
 mod latent_only;
 mod towers;
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -124,7 +125,8 @@ fn write_checkpoints(
 ) -> Result<bool, Error> {
     let work_dir = settings.store.work_dir(writer.id());
     let staging = Staging::new(settings.store, writer)?;
-    let job = Job { unit, spec, settings, work_dir: &work_dir, staging: &staging.folder };
+    let (work_dir, staging) = (&*work_dir, &*staging.folder);
+    let job = Job { unit, spec, settings, work_dir, staging, opened: RefCell::default() };
     let found = match &spec.method {
         Method::FineTune(method) => job.fine_tune(method, control),
         Method::ClipLora(method) => job.clip_lora(method, control),

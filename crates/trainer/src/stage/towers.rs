@@ -1,7 +1,5 @@
 //! A run that trains inside both towers.
 
-use std::rc::Rc;
-
 use clip_model::Clip;
 use flier_model::run::WEIGHTS_FILE;
 use flier_model::{Classifier, Selection, SelectionRule, TrainedClassifier, Weights};
@@ -46,10 +44,10 @@ impl Job<'_> {
     ) -> Result<Option<Found>, Error> {
         let shots = self.shot_list()?;
         let images = self.training_images(&shots)?;
-        let backbone = self.backbone()?;
+        let backbone = self.take_backbone()?;
         let prompts = ClassPrompts::open(&backbone, &self.class_texts(&shots.class_names)?)?;
         let logit_scale = backbone.logit_scale()?;
-        let Backbone { config, clip, preprocess, .. } = Rc::unwrap_or_clone(backbone);
+        let Backbone { config, clip, preprocess, .. } = backbone;
         let train: Vec<&LabeledImage> = images.train().iter().collect();
         let val: Vec<&LabeledImage> = images.val().iter().collect();
         let seed = self.spec.seed;

@@ -22,7 +22,8 @@ const SIDE: usize = 32;
 /// Gradients below are rounding.
 const FLOOR: f32 = 1e-5;
 
-fn model(vision: VisionConfig) -> FlierModel {
+/// A model of few weights for three classes, as fine-tuning begins with it.
+pub fn tiny_model(vision: VisionConfig, pool: Pool) -> FlierModel {
     let text_config = TextConfig {
         vocab_size: 50,
         hidden_size: 8,
@@ -43,10 +44,13 @@ fn model(vision: VisionConfig) -> FlierModel {
     };
     device().seed(5);
     let clip = clip.init(&device());
-    let config =
-        FlierConfig { vision, projection_dim: 12, num_classes: CLASSES, pool: Pool::MeanPatch, latent: None };
+    let config = FlierConfig { vision, projection_dim: 12, num_classes: CLASSES, pool, latent: None };
     let mut rng = stream(1, "test", &[]);
-    let mut model = FlierModel::from_clip(clip, &config, &HeadInit::NearZero, &device(), &mut rng).unwrap();
+    FlierModel::from_clip(clip, &config, &HeadInit::NearZero, &device(), &mut rng).unwrap()
+}
+
+fn model(vision: VisionConfig) -> FlierModel {
+    let mut model = tiny_model(vision, Pool::MeanPatch);
     // A head near zero would hand down gradients near zero.
     let [width, _] = model.head.weight.dims();
     model.head = LinearConfig::new(width, CLASSES).init(&device());

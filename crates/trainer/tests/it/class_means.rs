@@ -1,15 +1,15 @@
 //! The classifier of class means, against means taken here image by image.
 
-use clip_model::{Activation, ClipConfig, Preprocess, TextConfig, VisionConfig};
-use flier_model::{FlierConfig, FlierModel, HeadInit, Pool};
+use clip_model::{Preprocess, VisionConfig};
+use flier_model::Pool;
 use image::{Rgb, RgbImage};
 use pipeline_spec::spec::Augment;
 use trainer::backbone::to_vec;
 use trainer::fine_tune::batch::Views;
 use trainer::fine_tune::with_class_means;
 use trainer::images::LabeledImage;
-use trainer::random::stream;
 
+use crate::accumulate::tiny_model;
 use crate::fixture::{device, small_vit};
 
 const CLASSES: usize = 3;
@@ -28,32 +28,6 @@ fn shots() -> Vec<LabeledImage> {
     (0..8).map(image).collect()
 }
 
-fn model(pool: Pool) -> FlierModel {
-    let text_config = TextConfig {
-        vocab_size: 50,
-        hidden_size: 8,
-        intermediate_size: 8,
-        num_hidden_layers: 1,
-        num_attention_heads: 1,
-        max_position_embeddings: 8,
-        hidden_act: Activation::QuickGelu,
-        layer_norm_eps: 1e-5,
-        eos_token_id: 49,
-        bos_token_id: 48,
-    };
-    let vision = VisionConfig::VisionTransformer(small_vit());
-    let clip = ClipConfig {
-        text_config,
-        vision_config: vision.clone(),
-        projection_dim: 12,
-        logit_scale_init_value: 2.6592,
-    };
-    let config = FlierConfig { vision, projection_dim: 12, num_classes: CLASSES, pool, latent: None };
-    let mut rng = stream(1, "test", &[]);
-    let clip = clip.init(&device());
-    FlierModel::from_clip(clip, &config, &HeadInit::NearZero, &device(), &mut rng).unwrap()
-}
-
 fn length(values: &[f64]) -> f64 {
     values.iter().map(|v| v * v).sum::<f64>().sqrt()
 }
@@ -64,7 +38,13 @@ fn logits_start_as_scaled_cosines_to_the_class_means() {
     let shots: Vec<&LabeledImage> = shots.iter().collect();
     let views = Views::new(&shots, &preprocess, Augment::None, 1);
     for pool in [Pool::Projected, Pool::MeanPatch] {
-        let model = with_class_means(model(pool), &views, LOGIT_SCALE, &device()).unwrap();
+        let model = with_class_means(
+            tiny_model(VisionConfig::VisionTransformer(small_vit()), pool),
+            &views,
+            LOGIT_SCALE,
+            &device(),
+        )
+        .unwrap();
         let of = |index: usize| views.pixel_values(&[index], None, &device());
         let features: Vec<Vec<f64>> = (0..shots.len())
             .map(|index| to_vec(model.image_features(of(index))).unwrap())
