@@ -17,6 +17,11 @@ const TOWERS: &[(&str, &str)] = &[
     ("rn50-step", "RN50, forward and backward, batch 16"),
     ("text-forward", "text tower, forward, batch 64"),
 ];
+/// Cases of FLIER's training: both branches, AdamW with layer-wise decay, moving average.
+const STEPS: &[(&str, &str)] = &[
+    ("vit", "ViT-B/16, a real and a generated step of 16 images"),
+    ("rn50", "RN50, a real and a generated step of 16 images"),
+];
 /// Cases of Stable Diffusion 2.1-base.
 const SD: &[(&str, &str)] = &[
     ("unet", "UNet, two latents of 64x64"),
@@ -66,6 +71,8 @@ pub struct Bench {
 enum Model {
     /// The towers of CLIP
     Towers,
+    /// Training steps of FLIER
+    Steps,
     /// The networks of Stable Diffusion
     Sd,
     /// Latents and images in Parquet files
@@ -76,6 +83,7 @@ impl Model {
     fn cases(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Model::Towers => TOWERS,
+            Model::Steps => STEPS,
             Model::Sd => SD,
             Model::Artifacts => ARTIFACTS,
         }
@@ -85,6 +93,7 @@ impl Model {
     fn programs(self) -> (&'static str, &'static str) {
         match self {
             Model::Towers => ("clip-model", "time_towers"),
+            Model::Steps => ("trainer", "time_steps"),
             Model::Sd => ("sd-model", "time_sd"),
             Model::Artifacts => ("artifacts", "time_artifacts"),
         }
@@ -93,7 +102,7 @@ impl Model {
     /// What ours is timed beside.
     fn reference(self) -> &'static str {
         match self {
-            Model::Towers | Model::Sd => "PyTorch",
+            Model::Towers | Model::Steps | Model::Sd => "PyTorch",
             Model::Artifacts => "pyarrow",
         }
     }
