@@ -1,5 +1,6 @@
 //! Typed conversion between rows and Arrow arrays. Private: no Arrow type leaves this crate.
 
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use arrow::datatypes::{DataType, Field};
 use pipeline_spec::ArtifactKind;
 
 use crate::column::{Column, image_fields};
+use crate::tensor_column;
 use crate::{Error, ImageFile, SchemaInfo};
 
 /// A row type with its columns and its conversion.
@@ -205,13 +207,19 @@ impl<T> Values<T> {
 /// The columns of a batch that was read, with typed access by name. Columns that are not asked for are ignored.
 pub struct Columns<'a> {
     batch: &'a RecordBatch,
+    tensors: Cell<Option<Vec<Vec<f32>>>>,
     path: &'a Path,
 }
 
 impl<'a> Columns<'a> {
     /// The columns of `batch`, which came from the file `path`.
     pub(crate) fn new(batch: &'a RecordBatch, path: &'a Path) -> Self {
-        Self { batch, path }
+        Self { batch, tensors: Cell::new(None), path }
+    }
+
+    /// With the tensors of the same rows, which no batch has.
+    pub(crate) fn with_tensors(self, tensors: Option<Vec<Vec<f32>>>) -> Self {
+        Self { tensors: Cell::new(tensors), ..self }
     }
 
     /// One row for each row of the batch.
@@ -302,22 +310,10 @@ impl<'a> Columns<'a> {
         Ok(values(self.complete::<Float64Array>(name, "float64")?.values().iter().copied()))
     }
 
-    /// Tensors without nulls, each as its elements.
+    /// Tensors without nulls, each as its elements; they can be taken once.
     pub(crate) fn tensor(&self, name: &str) -> Result<Values<Vec<f32>>, Error> {
-        let expected = "a fixed-size list of float32";
-        let lists = self.complete::<FixedSizeListArray>(name, expected)?;
-        let (size, length) = (lists.value_length() as usize, lists.len());
-        let elements = lists.values().as_any().downcast_ref::<Float32Array>().ok_or_else(|| {
-            self.fault(
-                name,
-                format!("has elements of type `{}`, expected {expected}", lists.values().data_type()),
-            )
-        })?;
-        if elements.null_count() > 0 {
-            return Err(self.fault(name, "has null elements, expected numbers"));
-        }
-        let elements = &elements.values()[..size * length];
-        Ok(values((0..length).map(|i| elements[i * size..(i + 1) * size].to_vec())))
+        let missing = || self.fault(name, format!("is missing, expected {}", tensor_column::EXPECTED));
+        Ok(values(self.tensors.take().ok_or_else(missing)?.into_iter()))
     }
 
     /// Images without nulls.

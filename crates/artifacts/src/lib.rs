@@ -35,6 +35,7 @@ pub mod reader;
 pub mod row_reader;
 pub mod schema;
 pub mod shard;
+mod tensor_column;
 pub mod verify;
 pub mod writer;
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
 };
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, compute_leaves};
 use parquet::arrow::{ArrowWriter, ProjectionMask};
@@ -21,6 +21,7 @@ use rayon::prelude::*;
 
 use crate::codec::{Columns, Fault, RowCodec};
 use crate::column::{Column, ColumnType, schema, writer_properties};
+use crate::tensor_column::TensorLeaf;
 use crate::{Error, SchemaInfo, metadata};
 
 /// Raw bytes of a row group: small enough to read one sample without the rest, large enough to scan.
@@ -167,26 +168,38 @@ fn decode_unguarded<R: RowCodec>(bytes: Vec<u8>, path: &Path, key: Option<&Key>)
     check_metadata(&metadata, R::KIND, path, key)?;
     let class_names = json_field(&metadata, metadata::CLASS_NAMES, path)?;
     let tensor_shape: Vec<usize> = json_field(&metadata, metadata::TENSOR_SHAPE, path)?;
-    let decode_group = |group| {
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), file.clone());
-        decode_rows::<R>(builder.with_row_groups(vec![group]), path)
-    };
+    let decode_group = |group| decode_rows::<R, _>(|| Ok(bytes.clone()), &file, group, None, path);
     let groups: Result<Vec<Vec<R>>, Error> =
         (0..file.metadata().num_row_groups()).into_par_iter().map(decode_group).collect();
     let rows = groups?.into_iter().flatten().collect();
     Ok(Table { rows, class_names, tensor_shape, metadata })
 }
 
-/// The rows that a builder selects.
-pub(crate) fn decode_rows<R: RowCodec>(
-    builder: ParquetRecordBatchReaderBuilder<impl ChunkReader + 'static>,
+/// The rows of row group `group`, all or the one at `row`; `bytes` opens the file.
+pub(crate) fn decode_rows<R: RowCodec, C: ChunkReader + 'static>(
+    bytes: impl Fn() -> Result<C, Error>,
+    file: &ArrowReaderMetadata,
+    group: usize,
+    row: Option<usize>,
     path: &Path,
 ) -> Result<Vec<R>, Error> {
-    let reader = builder.with_batch_size(1024).build().map_err(|e| unparsable(path, e.to_string()))?;
+    let tensors = TensorLeaf::find(R::COLUMNS, file, path)?;
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes()?, file.clone());
+    let mut builder = builder.with_row_groups(vec![group]).with_batch_size(1024);
+    if let Some(row) = row {
+        let selected = vec![RowSelector::skip(row), RowSelector::select(1)];
+        builder = builder.with_row_selection(RowSelection::from(selected));
+    }
+    if let Some(tensors) = tensors {
+        builder = builder.with_projection(tensors.others(file));
+    }
+    let open = |leaf: TensorLeaf| leaf.open(bytes()?, file, group, row.unwrap_or(0), path);
+    let mut tensors = tensors.map(open).transpose()?;
     let mut rows = Vec::new();
-    for batch in reader {
+    for batch in builder.build().map_err(|e| unparsable(path, e.to_string()))? {
         let batch = batch.map_err(|e| unparsable(path, e.to_string()))?;
-        rows.extend(R::decode(&Columns::new(&batch, path))?);
+        let tensors = tensors.as_mut().map(|column| column.take(batch.num_rows(), path)).transpose()?;
+        rows.extend(R::decode(&Columns::new(&batch, path).with_tensors(tensors))?);
     }
     Ok(rows)
 }

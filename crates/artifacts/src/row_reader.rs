@@ -5,9 +5,7 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
-};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::PageIndexPolicy;
 use pipeline_spec::{Key, PartRecord};
 
@@ -72,12 +70,9 @@ impl<R: Row> RowReader<R> {
         }
         let group = self.starts.partition_point(|&start| start <= index) - 1;
         let before = usize::try_from(index - self.starts[group]).unwrap_or(usize::MAX);
-        let selection = RowSelection::from(vec![RowSelector::skip(before), RowSelector::select(1)]);
-        let file = self.file.try_clone().map_err(|e| Error::read(&self.path, e))?;
         guarded(&self.path, || {
-            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
-            let builder = builder.with_row_groups(vec![group]).with_row_selection(selection);
-            Ok(decode_rows::<R>(builder, &self.path)?.pop())
+            let file = || self.file.try_clone().map_err(|e| Error::read(&self.path, e));
+            Ok(decode_rows::<R, _>(file, &self.metadata, group, Some(before), &self.path)?.pop())
         })
     }
 }

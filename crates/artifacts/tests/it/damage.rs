@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema};
 use artifacts::{Error, Row, RowReader, SchemaInfo, read_part, verify};
 use parquet::arrow::ArrowWriter;
@@ -153,8 +153,8 @@ struct Rewrite {
     metadata: Vec<(&'static str, &'static str)>,
     /// A column that becomes null.
     null: Option<&'static str>,
-    /// A column that becomes text.
-    text: Option<&'static str>,
+    /// A column with other values.
+    replaced: Option<(&'static str, ArrayRef)>,
     /// A column that is left out.
     drop: Option<&'static str>,
     /// Whether a column that nobody knows is added.
@@ -178,11 +178,9 @@ fn rewrite(store: &TempStore, record: &ArtifactRecord, change: &Rewrite) -> Part
         if change.drop == Some(name) {
             continue;
         }
-        let array = match name {
+        let array = match &change.replaced {
             _ if change.null == Some(name) => new_null_array(array.data_type(), array.len()),
-            _ if change.text == Some(name) => {
-                Arc::new(arrow::array::StringArray::from(vec!["x"; array.len()])) as ArrayRef
-            }
+            Some((replaced, other)) if *replaced == name => Arc::clone(other),
             _ => Arc::clone(array),
         };
         columns.push((name.to_owned(), array));
@@ -263,7 +261,23 @@ fn missing_and_mistyped_columns_are_refused_and_unknown_ones_ignored() {
         message.contains("column `latent` is missing, expected a fixed-size list of float32"),
         "{message}"
     );
-    let message = read(Rewrite { text: Some("noise_seed"), ..Rewrite::default() }).unwrap_err();
+    let replaced = |column, values: ArrayRef| {
+        read(Rewrite { replaced: Some((column, values)), ..Rewrite::default() }).unwrap_err()
+    };
+    let count = rows::latents().len();
+    let texts: ArrayRef = Arc::new(StringArray::from(vec!["x"; count]));
+    let message = replaced("noise_seed", Arc::clone(&texts));
     assert!(message.contains("column `noise_seed` has type `Utf8`, expected uint64"), "{message}");
+    let message = replaced("latent", texts);
+    assert!(
+        message.contains("column `latent` has type `Utf8`, expected a fixed-size list of float32"),
+        "{message}"
+    );
+    // The third of twelve elements of every row is null.
+    let elements: Float32Array = (0..12 * count).map(|i| (i % 12 != 2).then_some(1.0)).collect();
+    let element = Arc::new(Field::new("element", DataType::Float32, true));
+    let message =
+        replaced("latent", Arc::new(FixedSizeListArray::new(element, 12, Arc::new(elements), None)));
+    assert!(message.contains("column `latent` has null elements, expected numbers"), "{message}");
     assert_eq!(read(Rewrite { extra: true, ..Rewrite::default() }).unwrap(), rows::latents());
 }
