@@ -2,6 +2,7 @@
 
 use pipeline_spec::Stage;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// The highest figures seen, in bytes. None is above zero where the system has no `/proc`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,10 +43,44 @@ impl Memory {
             let peak = self.peaks.get(&stage).copied().unwrap_or(0);
             needed += peak.saturating_sub(field_bytes(&status, "VmRSS:"));
         }
-        let available =
-            std::fs::read_to_string("/proc/meminfo").map(|text| field_bytes(&text, "MemAvailable:"));
-        is_only_one || available.map_or(true, |available| needed <= available)
+        is_only_one || available_bytes().is_none_or(|available| needed <= available)
     }
+}
+
+/// What the system and the control groups of this process leave; `None` where neither tells.
+fn available_bytes() -> Option<u64> {
+    let system = std::fs::read_to_string("/proc/meminfo").ok();
+    let system = system.map(|text| field_bytes(&text, "MemAvailable:"));
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok();
+    let groups = groups.and_then(|groups| group_bytes(Path::new("/sys/fs/cgroup"), &groups));
+    system.into_iter().chain(groups).min()
+}
+
+/// What control groups mounted at `root` leave to a process with this `/proc/self/cgroup`: the least of its groups and those
+/// above, where file pages that are not in use count as free. `None` without a limit.
+fn group_bytes(root: &Path, groups: &str) -> Option<u64> {
+    let left = |line: &str| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, group) = (fields.next()?, fields.next()?.trim_start_matches('/'));
+        let (root, limit, used, idle) = if controllers.is_empty() {
+            (root.to_owned(), "memory.max", "memory.current", "inactive_file ")
+        } else if controllers.split(',').any(|name| name == "memory") {
+            let files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ");
+            (root.join("memory"), files.0, files.1, files.2)
+        } else {
+            return None;
+        };
+        let left = |folder: &Path| {
+            let read = |file| std::fs::read_to_string(root.join(folder).join(file)).ok();
+            let number = |text: String| text.trim().parse::<u64>().ok();
+            let (limit, used) = (number(read(limit)?)?, number(read(used)?)?);
+            let stat = read("memory.stat").unwrap_or_default();
+            let idle = stat.lines().find_map(|line| line.strip_prefix(idle)).map(str::to_owned);
+            Some(limit.saturating_sub(used.saturating_sub(idle.and_then(number).unwrap_or(0))))
+        };
+        Path::new(group).ancestors().filter_map(left).min()
+    };
+    groups.lines().filter_map(left).min()
 }
 
 /// The value of a line such as `VmRSS:     1024 kB`; 0 where there is none.
@@ -74,6 +109,30 @@ mod tests {
     fn a_missing_field_counts_nothing() {
         assert_eq!(field_bytes("Name:\tx\n", "VmRSS:"), 0);
         assert_eq!(field_bytes("VmRSS:\t  12 kB\n", "VmRSS:"), 12 * 1024);
+    }
+
+    #[test]
+    fn the_narrowest_control_group_counts_and_idle_file_pages_are_free() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |folder: &str, files: &[(&str, &str)]| {
+            let folder = root.path().join(folder);
+            std::fs::create_dir_all(&folder).unwrap();
+            files.iter().for_each(|(name, text)| std::fs::write(folder.join(name), text).unwrap());
+        };
+        let left = |groups| group_bytes(root.path(), groups);
+        write("slurm/job_1/step", &[("memory.max", "max\n"), ("memory.current", "10\n")]);
+        let stat = ("memory.stat", "anon 300\ninactive_file 250\n");
+        write("slurm/job_1", &[("memory.max", "1000\n"), ("memory.current", "600\n"), stat]);
+        assert_eq!(left("0::/slurm/job_1/step\n"), Some(650));
+        write("slurm", &[("memory.max", "700\n"), ("memory.current", "600\n")]);
+        assert_eq!(left("0::/slurm/job_1/step\n"), Some(100));
+        assert_eq!(left("0::/other\n"), None);
+        let stat = ("memory.stat", "inactive_file 1\ntotal_inactive_file 5\n");
+        let files = [("memory.limit_in_bytes", "90\n"), ("memory.usage_in_bytes", "80\n"), stat];
+        write("memory/slurm", &files);
+        assert_eq!(left("5:cpu:/slurm\n4:memory:/slurm/job_1\n0::/slurm\n"), Some(15), "version 1");
+        write(".", &[("memory.max", "50\n"), ("memory.current", "60\n")]);
+        assert_eq!(left("0::/\n"), Some(0), "as in a container");
     }
 
     #[test]
