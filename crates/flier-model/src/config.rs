@@ -25,13 +25,16 @@ pub struct FlierConfig {
 }
 
 /// Shape of the latent branch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LatentBranchConfig {
     /// Shape of the latents.
     pub encoder: LatentEncoderConfig,
     /// How it meets the image branch.
     pub coupling: Coupling,
+    /// Factor on the latents before the first convolution; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub latent_scale: Option<f64>,
 }
 
 /// What of the encoder's output the classifier sees.

@@ -236,6 +236,10 @@ impl FlierModel {
             });
         };
         branch.encoder.check_latents(&latents)?;
+        let latents = match branch.latent_scale {
+            Some(scale) => latents.mul_scalar(scale),
+            None => latents,
+        };
         Ok((encoder.forward(latents), branch.coupling))
     }
 

@@ -300,6 +300,9 @@ pub struct PresetTable {
     pub coupling: Option<Coupling>,
     /// Instead of the pipeline's [`Training::latent_factor`].
     pub latent_factor: Option<f64>,
+    /// Instead of the pipeline's [`Training::latent_scale`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latent_scale: Option<f64>,
     /// Instead of the pipeline's [`Training::generated_per_class`].
     pub generated_per_class: Option<u32>,
 }

@@ -291,6 +291,7 @@ impl Expansion<'_> {
             training.head_init = preset.head_init.unwrap_or(training.head_init);
             training.pool = preset.pool.unwrap_or(training.pool);
             training.latent_factor = preset.latent_factor.unwrap_or(training.latent_factor);
+            training.latent_scale = preset.latent_scale.or(training.latent_scale);
             training.generated_per_class = preset.generated_per_class.or(training.generated_per_class);
             let spec = FineTuneSpec::preset(preset.preset, &training);
             Ok(FineTuneSpec { coupling: preset.coupling.unwrap_or(spec.coupling), ..spec })

@@ -93,7 +93,11 @@ fn train(case: Case, device: backend::DeviceSpec, turns: Turns) -> anyhow::Resul
         projection_dim: clip.projection_dim,
         num_classes: CLASSES,
         pool: Pool::MeanPatch,
-        latent: Some(LatentBranchConfig { encoder: LATENT, coupling: Coupling::Independent }),
+        latent: Some(LatentBranchConfig {
+            encoder: LATENT,
+            coupling: Coupling::Independent,
+            latent_scale: None,
+        }),
     };
     let mut rng = random::stream(1, "time", &[]);
     let clip = clip.init(&device);
@@ -131,7 +135,12 @@ fn train(case: Case, device: backend::DeviceSpec, turns: Turns) -> anyhow::Resul
 /// The preset `paper` without augmentation, for longer than anybody waits.
 fn spec() -> FineTuneSpec {
     FineTuneSpec {
-        generated: GeneratedUse::ImagesAndLatents { per_class: None, latent_factor: 0.2, control: None },
+        generated: GeneratedUse::ImagesAndLatents {
+            per_class: None,
+            latent_factor: 0.2,
+            control: None,
+            latent_scale: None,
+        },
         coupling: spec::Coupling::Independent,
         latent_trainable: true,
         schedule: Schedule::Alternate,

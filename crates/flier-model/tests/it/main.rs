@@ -70,7 +70,7 @@ fn tiny_config(vision: VisionConfig, pool: Pool, coupling: Option<Coupling>) -> 
         projection_dim: 12,
         num_classes: 5,
         pool,
-        latent: coupling.map(|coupling| LatentBranchConfig { encoder, coupling }),
+        latent: coupling.map(|coupling| LatentBranchConfig { encoder, coupling, latent_scale: None }),
     }
 }
 

@@ -26,7 +26,7 @@ fn vit_b(patch_size: usize) -> FlierConfig {
         projection_dim: 512,
         num_classes: 1000,
         pool: Pool::MeanPatch,
-        latent: Some(LatentBranchConfig { encoder, coupling: Coupling::Independent }),
+        latent: Some(LatentBranchConfig { encoder, coupling: Coupling::Independent, latent_scale: None }),
     }
 }
 

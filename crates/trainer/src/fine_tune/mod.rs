@@ -33,6 +33,10 @@ pub fn model_config(
     num_classes: usize,
     latent_shape: Option<[usize; 3]>,
 ) -> Result<FlierConfig, Error> {
+    let latent_scale = match spec.generated {
+        GeneratedUse::ImagesAndLatents { latent_scale, .. } => latent_scale,
+        _ => None,
+    };
     let latent = latent_shape.map(|[latent_channels, latent_height, latent_width]| LatentBranchConfig {
         encoder: LatentEncoderConfig { latent_channels, latent_height, latent_width },
         coupling: match spec.coupling {
@@ -42,6 +46,7 @@ pub fn model_config(
             spec::Coupling::FeatureAdd => flier_model::Coupling::FeatureAdd,
             spec::Coupling::AlignLoss => flier_model::Coupling::AlignLoss,
         },
+        latent_scale,
     });
     let config = FlierConfig {
         vision: backbone.config.vision_config.clone(),

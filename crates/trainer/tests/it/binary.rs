@@ -82,7 +82,12 @@ fn a_killed_run_ends_as_if_undisturbed() {
 #[test]
 fn units_of_one_process_leave_what_a_process_each_leaves_and_a_bad_one_harms_no_other() {
     let fixture = Fixture::new();
-    let latents = |control| GeneratedUse::ImagesAndLatents { per_class: None, latent_factor: 0.5, control };
+    let latents = |control| GeneratedUse::ImagesAndLatents {
+        per_class: None,
+        latent_factor: 0.5,
+        control,
+        latent_scale: None,
+    };
     let spec = fine_tune_spec();
     let good = [
         FineTuneSpec { generated: latents(Some(LatentControl::Shuffled)), ..spec.clone() },

@@ -452,7 +452,12 @@ fn write_weights(folder: &Path, device: &Device) {
 /// Two epochs on three batches of the real and of the generated samples.
 pub fn fine_tune_spec() -> FineTuneSpec {
     FineTuneSpec {
-        generated: GeneratedUse::ImagesAndLatents { per_class: None, latent_factor: 0.5, control: None },
+        generated: GeneratedUse::ImagesAndLatents {
+            per_class: None,
+            latent_factor: 0.5,
+            control: None,
+            latent_scale: None,
+        },
         coupling: Coupling::Independent,
         latent_trainable: true,
         schedule: Schedule::Alternate,

@@ -32,6 +32,7 @@ fn training() -> Training {
         label_smoothing: spec.label_smoothing,
         ema_decay: spec.ema_decay,
         latent_factor: 0.5,
+        latent_scale: None,
         generated_per_class: None,
     }
 }
@@ -146,29 +147,40 @@ fn encoded_latents_must_be_those_of_the_run_s_shot_list() {
     assert!(message.contains("generated samples"), "{message}");
 }
 
-/// Image logits after training with latents as they are and with latents scaled by 2.
-fn logits_with_two_sets_of_latents(spec: &FineTuneSpec) -> [Vec<f32>; 2] {
-    [1.0, 2.0].map(|factor| {
-        let mut fixture = Fixture::new();
-        let latents = &fixture.store.record(&fixture.latents).unwrap().unit;
-        let mut unit = latents.clone();
-        // Another seed gives another artifact beside the first.
-        if let StageSpec::Latents(latents) = &mut unit.spec {
-            latents.seed = 2;
-        }
-        fixture.latents = fixture::write(&fixture.store, unit, &fixture::latent_rows(factor), &[4, 8, 8]);
-        let id = fixture.run(&fixture.fine_tune_unit(spec.clone())).unwrap();
-        image_logits(&fixture, &fixture.reader(&id), WEIGHTS_FILE)
-    })
+/// Image logits after training with the fixture's latents times `factor`.
+fn logits_with_latents_times(factor: f32, spec: &FineTuneSpec) -> Vec<f32> {
+    let mut fixture = Fixture::new();
+    let latents = &fixture.store.record(&fixture.latents).unwrap().unit;
+    let mut unit = latents.clone();
+    // Another seed gives another artifact beside the first.
+    if let StageSpec::Latents(latents) = &mut unit.spec {
+        latents.seed = 2;
+    }
+    fixture.latents = fixture::write(&fixture.store, unit, &fixture::latent_rows(factor), &[4, 8, 8]);
+    let id = fixture.run(&fixture.fine_tune_unit(spec.clone())).unwrap();
+    image_logits(&fixture, &fixture.reader(&id), WEIGHTS_FILE)
 }
 
 #[test]
 fn latents_do_not_change_image_logits_where_branches_are_independent() {
     for latent_trainable in [false, true] {
         let spec = FineTuneSpec { latent_trainable, ..fine_tune_spec() };
-        let [a, b] = logits_with_two_sets_of_latents(&spec);
+        let [a, b] = [1.0, 2.0].map(|factor| logits_with_latents_times(factor, &spec));
         assert_eq!(a, b, "latent_trainable = {latent_trainable}");
     }
+}
+
+#[test]
+fn a_latent_scale_trains_as_latents_of_that_scale_do() {
+    let spec = FineTuneSpec { coupling: Coupling::SharedHead, ..fine_tune_spec() };
+    let generated = GeneratedUse::ImagesAndLatents {
+        per_class: None,
+        latent_factor: 0.5,
+        control: None,
+        latent_scale: Some(2.0),
+    };
+    let scaled = FineTuneSpec { generated, ..spec.clone() };
+    assert_eq!(logits_with_latents_times(1.0, &scaled), logits_with_latents_times(2.0, &spec));
 }
 
 #[test]
@@ -176,7 +188,7 @@ fn latents_change_image_logits_where_the_branches_meet() {
     use Coupling::{AlignLoss, FeatureAdd, LogitSum, SharedHead};
     for coupling in [SharedHead, LogitSum, FeatureAdd, AlignLoss] {
         let spec = FineTuneSpec { coupling, ..fine_tune_spec() };
-        let [a, b] = logits_with_two_sets_of_latents(&spec);
+        let [a, b] = [1.0, 2.0].map(|factor| logits_with_latents_times(factor, &spec));
         assert_ne!(a, b, "{coupling:?}");
     }
 }
@@ -278,7 +290,12 @@ fn switches_of_schedule_head_pool_and_augmentation_are_honoured() {
     let (_, means) = run(FineTuneSpec { head_init: HeadInit::ClassMean, ..fine_tune_spec() });
     assert!(size(&means) > 5.0 * size(&near_zero), "{means:?} {near_zero:?}");
 
-    let more = GeneratedUse::ImagesAndLatents { per_class: Some(4), latent_factor: 0.5, control: None };
+    let more = GeneratedUse::ImagesAndLatents {
+        per_class: Some(4),
+        latent_factor: 0.5,
+        control: None,
+        latent_scale: None,
+    };
     let (_, more) = run(FineTuneSpec { generated: more, ..fine_tune_spec() });
     assert_ne!(more, base);
 }

@@ -42,13 +42,18 @@ fn config() -> FlierConfig {
         projection_dim: 12,
         num_classes: 3,
         pool: Pool::MeanPatch,
-        latent: Some(LatentBranchConfig { encoder, coupling: Coupling::Independent }),
+        latent: Some(LatentBranchConfig { encoder, coupling: Coupling::Independent, latent_scale: None }),
     }
 }
 
 fn spec() -> FineTuneSpec {
     FineTuneSpec {
-        generated: GeneratedUse::ImagesAndLatents { per_class: None, latent_factor: 0.3, control: None },
+        generated: GeneratedUse::ImagesAndLatents {
+            per_class: None,
+            latent_factor: 0.3,
+            control: None,
+            latent_scale: None,
+        },
         augment: Augment::None,
         optimizer: OptimizerSpec {
             epochs: 10,

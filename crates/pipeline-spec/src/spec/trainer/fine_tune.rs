@@ -80,6 +80,10 @@ pub enum GeneratedUse {
         /// What stands in place of each image's own latent; absent: nothing, the latent is its own.
         #[serde(skip_serializing_if = "Option::is_none")]
         control: Option<LatentControl>,
+        /// Factor on the latents; absent: none, they are scaled as the UNet sees them. One divided by the autoencoder's
+        /// `scaling_factor` gives z0 unscaled.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        latent_scale: Option<f64>,
     },
     /// Images without their latents, and no real images; what is chosen on validation images still sees real ones.
     OnlyImages {
@@ -225,7 +229,9 @@ impl FineTuneSpec {
     /// The switches of `preset`, with the given training settings.
     pub fn preset(preset: Preset, training: &Training) -> Self {
         let (per_class, latent_factor) = (training.generated_per_class, training.latent_factor);
-        let with = |control| GeneratedUse::ImagesAndLatents { per_class, latent_factor, control };
+        let latent_scale = training.latent_scale;
+        let with =
+            |control| GeneratedUse::ImagesAndLatents { per_class, latent_factor, control, latent_scale };
         let latents = with(None);
         let (generated, coupling, latent_trainable) = match preset {
             Preset::Released => (latents, Coupling::Independent, false),
@@ -273,7 +279,10 @@ impl FineTuneSpec {
         if let Some(decay) = self.ema_decay {
             expect((0.0..1.0).contains(&decay), "method.ema_decay", "in [0, 1)", decay)?;
         }
-        if let GeneratedUse::ImagesAndLatents { latent_factor, .. } = self.generated {
+        if let GeneratedUse::ImagesAndLatents { latent_factor, latent_scale, .. } = self.generated {
+            let scale = latent_scale.unwrap_or(1.0);
+            let is_scale = scale.is_finite() && scale > 0.0;
+            expect(is_scale, "method.generated.latent_scale", "a number > 0", scale)?;
             expect(
                 (0.0..=1.0).contains(&latent_factor),
                 "method.generated.latent_factor",
@@ -336,6 +345,9 @@ pub struct Training {
     pub ema_decay: Option<f64>,
     /// Weight of the latent loss.
     pub latent_factor: f64,
+    /// Factor on the latents; absent: none. See [`GeneratedUse::ImagesAndLatents`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latent_scale: Option<f64>,
     /// Generated images per class; absent: as many as shots.
     pub generated_per_class: Option<u32>,
 }
