@@ -17,11 +17,12 @@ use clap::Parser as _;
 use flier_model::init::normal;
 use pipeline_spec::spec::{
     AdapterTraining, ApeSpec, ApeTSpec, CacheSpec, ChannelSpec, ClapSpec, ClipAdapterSpec, GdaSpec,
-    LpPlusPlusSpec, Penalty, ProLipSpec, TaskResSpec, TipAdapterSpec,
+    LinearProbeSpec, LpPlusPlusSpec, Penalty, ProLipSpec, TaskResSpec, TipAdapterSpec,
 };
 use trainer::features::TrainingFeatures;
 use trainer::frozen::{
-    self, Fitted, Inputs, ape, ape_t, clip_adapter, gda, lp_plus_plus, prolip, task_res, tip_adapter,
+    self, Fitted, Inputs, ape, ape_t, clip_adapter, gda, linear_probe, lp_plus_plus, prolip, task_res,
+    tip_adapter,
 };
 use trainer::random::stream;
 
@@ -153,8 +154,10 @@ fn forget_peak() -> anyhow::Result<()> {
     Ok(std::fs::write("/proc/self/clear_refs", "5")?)
 }
 
-/// Methods with their epochs in the papers; 1 where nothing is trained.
-const METHODS: [(&str, u32); 10] = [
+/// Methods with their epochs in the papers; 1 where nothing is trained. The linear probe's are CoOp's iterations of L-BFGS, for one
+/// of its penalties.
+const METHODS: [(&str, u32); 11] = [
+    ("linear-probe", 1000),
     ("gda", 1),
     ("tip-adapter", 1),
     ("tip-adapter-f", 20),
@@ -218,6 +221,16 @@ fn fit(
     let training = |learning_rate: f64| AdapterTraining { epochs, batch_size: 256, learning_rate };
     let count = u32::try_from(inputs.cache.width / 2).context("width")?;
     let fitted = match name {
+        "linear-probe" => {
+            let spec = LinearProbeSpec { inverse_regularization: vec![1.0], max_iterations: epochs };
+            let features = TrainingFeatures { val: inputs.plain.val.clone(), ..inputs.cache.clone() };
+            let features = TrainingFeatures { val_labels: inputs.plain.val_labels.clone(), ..features };
+            let fitted = linear_probe::train(&spec, features, text.dims()[0], inputs.device, control)?;
+            if let Some(entry) = fitted.iter().flat_map(|fitted| &fitted.log).next() {
+                println!("linear-probe: {} of {epochs} iterations", entry["iterations"]);
+            }
+            fitted
+        }
         "tip-adapter" => Some(tip_adapter::fit(&CacheSpec { alpha, beta }, inputs)?),
         "tip-adapter-f" => {
             let AdapterTraining { epochs, batch_size, learning_rate } = training(1e-3);

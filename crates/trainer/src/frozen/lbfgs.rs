@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use rayon::prelude::*;
 
+use super::products::{AddProducts, Columns, Lines};
+
 /// Pairs of steps and gradient changes that are kept.
 const MEMORY: usize = 10;
 /// The search stops when no component of the gradient exceeds this.
@@ -17,7 +19,9 @@ const HALVINGS: usize = 40;
 /// Samples whose logits are in memory at a time.
 const ROWS: usize = 512;
 /// Samples that a thread takes at a time.
-const ROWS_PER_TASK: usize = 8;
+const ROWS_PER_TASK: usize = 32;
+/// Classes whose gradient a thread takes at a time.
+const CLASSES_PER_TASK: usize = 16;
 
 /// Samples of a regression.
 #[derive(Debug, Clone, Copy)]
@@ -132,18 +136,17 @@ fn line_search(
 fn objective(samples: Samples<'_>, c: f64, x: &[f64]) -> (f64, Vec<f64>) {
     let Samples { features, labels, width, num_classes } = samples;
     let (weights, biases) = x.split_at(num_classes * width);
-    let columns = transposed(weights, width);
+    let columns = class_columns(weights, width, num_classes);
     let mut value = 0.5 * dot(weights, weights);
     let mut gradient = weights.to_vec();
     gradient.resize(x.len(), 0.0);
     let (weight_gradient, bias_gradient) = gradient.split_at_mut(num_classes * width);
-    let arch = pulp::Arch::new();
     for (rows, labels) in features.chunks(width * ROWS).zip(labels.chunks(ROWS)) {
         let mut errors = vec![0.0; labels.len() * num_classes];
         let parts = errors.par_chunks_mut(num_classes * ROWS_PER_TASK);
         let parts = parts.zip(rows.par_chunks(width * ROWS_PER_TASK)).zip(labels.par_chunks(ROWS_PER_TASK));
         let losses = parts.map(|((errors, rows), labels)| {
-            arch.dispatch(|| logits_of(rows, width, &columns, biases, errors));
+            logits_of(rows, &columns, biases, errors);
             let rows = errors.chunks_exact_mut(num_classes).zip(labels);
             rows.map(|(logits, label)| into_errors(logits, *label, c)).collect::<Vec<f64>>()
         });
@@ -152,13 +155,13 @@ fn objective(samples: Samples<'_>, c: f64, x: &[f64]) -> (f64, Vec<f64>) {
         for errors in errors.chunks_exact(num_classes) {
             bias_gradient.iter_mut().zip(errors).for_each(|(gradient, error)| *gradient += error);
         }
-        weight_gradient.par_chunks_exact_mut(width).enumerate().for_each(|(class, gradient)| {
-            let errors = errors.iter().skip(class).step_by(num_classes);
-            arch.dispatch(|| {
-                for (row, error) in rows.chunks_exact(width).zip(errors) {
-                    gradient.iter_mut().zip(row).for_each(|(g, f)| *g += error * f64::from(*f));
-                }
-            });
+        let columns = Columns::new(width, labels.len(), |at, row| f64::from(rows[row * width + at]));
+        let classes = weight_gradient.par_chunks_mut(width * CLASSES_PER_TASK).enumerate();
+        classes.for_each(|(task, sums)| {
+            let first = task * CLASSES_PER_TASK;
+            let error = |class: usize, row: usize| errors[row * num_classes + first + class];
+            let lines = &Lines::new(sums.len() / width, labels.len(), error);
+            pulp::Arch::new().dispatch(AddProducts { lines, columns: &columns, sums });
         });
     }
     (value, gradient)
@@ -175,25 +178,21 @@ fn into_errors(logits: &mut [f64], label: usize, c: f64) -> f64 {
     loss
 }
 
-/// Logits `[R, N]` of `rows` `[R, P]` by weights `columns` `[P, N]`: a weight is read once for all rows.
-#[inline(always)]
-fn logits_of(rows: &[f32], width: usize, columns: &[f64], biases: &[f64], logits: &mut [f64]) {
-    let num_classes = biases.len();
+/// Logits `[R, N]` of `rows` `[R, P]` by the weights `columns`.
+fn logits_of(rows: &[f32], columns: &Columns, biases: &[f64], logits: &mut [f64]) {
+    let (num_classes, num_rows) = (biases.len(), logits.len() / biases.len());
+    let width = rows.len() / num_rows;
     logits.fill(0.0);
-    for (at, column) in columns.chunks_exact(num_classes).enumerate() {
-        for (logits, row) in logits.chunks_exact_mut(num_classes).zip(rows.chunks_exact(width)) {
-            let feature = f64::from(row[at]);
-            logits.iter_mut().zip(column).for_each(|(logit, weight)| *logit += weight * feature);
-        }
-    }
+    let lines = Lines::new(num_rows, width, |row, at| f64::from(rows[row * width + at]));
+    pulp::Arch::new().dispatch(AddProducts { lines: &lines, columns, sums: logits });
     for logits in logits.chunks_exact_mut(num_classes) {
         logits.iter_mut().zip(biases).for_each(|(logit, bias)| *logit += bias);
     }
 }
 
-/// `[N, P]` as `[P, N]`.
-fn transposed(weights: &[f64], width: usize) -> Vec<f64> {
-    (0..width).flat_map(|at| weights.iter().skip(at).step_by(width)).copied().collect()
+/// Weights `[N, P]` as the columns of a product.
+fn class_columns(weights: &[f64], width: usize, num_classes: usize) -> Columns {
+    Columns::new(num_classes, width, |class, at| weights[class * width + at])
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
@@ -217,10 +216,10 @@ impl Regression {
 
     /// The most likely class of each row of `features` `[M, P]`; the lowest of equals.
     pub fn predict(&self, features: &[f32]) -> Vec<usize> {
-        let (columns, arch) = (transposed(self.weights(), self.width), pulp::Arch::new());
+        let columns = class_columns(self.weights(), self.width, self.num_classes);
         let classify = |rows: &[f32]| {
             let mut logits = vec![0.0; rows.len() / self.width * self.num_classes];
-            arch.dispatch(|| logits_of(rows, self.width, &columns, self.biases(), &mut logits));
+            logits_of(rows, &columns, self.biases(), &mut logits);
             let highest = |row: &[f64]| {
                 (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best })
             };

@@ -15,6 +15,7 @@ pub mod latent_only;
 pub mod lbfgs;
 pub mod linear_probe;
 pub mod lp_plus_plus;
+mod products;
 pub mod prolip;
 pub mod steps;
 pub mod task_res;

@@ -6,7 +6,8 @@
 
 A search over alpha and beta computes the product with the one-hot values for every pair, as Tip-Adapter's and APE's scripts
 do. What grows evenly is measured in part and multiplied: epochs, pairs of a search (`--grid-points`), test images and seeds.
-Every line gives the measured time, the processor time of the full size, and the most memory. Needs torch only, on Linux.
+Every line gives the measured time, the processor time of the full size, and the most memory. Needs torch, on Linux, and
+scikit-learn for the linear probe.
 """
 
 import argparse
@@ -24,7 +25,7 @@ parser.add_argument("--width", type=int, default=1024)
 parser.add_argument("--test", type=int, default=2048, help="test images that are measured")
 parser.add_argument("--views", type=int, default=1)
 parser.add_argument("--epochs", type=float, default=0.005, help="share of the papers' epochs that is measured")
-parser.add_argument("--methods", default="gda,tip-adapter,tip-adapter-f,ape,ape-t,clap,taskres,clip-adapter,prolip,lp-plus-plus")
+parser.add_argument("--methods", default="linear-probe,gda,tip-adapter,tip-adapter-f,ape,ape-t,clap,taskres,clip-adapter,prolip,lp-plus-plus")
 parser.add_argument("--grid-points", type=int, default=2, help="pairs of a search that are measured; 0 for all")
 args = parser.parse_args()
 
@@ -110,6 +111,21 @@ def descend(optimizer, batches, loss_of):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
+
+def linear_probe(data):
+    """CoOp's: scikit-learn's regression, 1000 iterations for one penalty."""
+    iterations = epochs_of(1000)
+    global extra
+    from sklearn.linear_model import LogisticRegression
+
+    x, labels = torch.cat(data.views).numpy(), data.labels.repeat(args.views).numpy()
+    started = time.process_time()
+    model = LogisticRegression(C=1.0, max_iter=iterations, tol=1e-12).fit(x, labels)
+    extra += (time.process_time() - started) * (1000 / iterations - 1)
+    print(f"linear-probe: {model.n_iter_[0]} of {iterations} iterations")
+    model.score(data.val.numpy(), data.val_labels.numpy())
+    return lambda x: torch.from_numpy(model.decision_function(x.numpy()))
 
 
 @torch.no_grad()
@@ -261,7 +277,7 @@ def lp_plus_plus(data):
     return lambda x: x @ w.T + b + blending * (x @ data.text.T)
 
 
-FUNCTIONS = (gda, tip_adapter, tip_adapter_f, ape, ape_t, clap, taskres, clip_adapter, prolip, lp_plus_plus)
+FUNCTIONS = (linear_probe, gda, tip_adapter, tip_adapter_f, ape, ape_t, clap, taskres, clip_adapter, prolip, lp_plus_plus)
 METHODS = {f.__name__.replace("_", "-"): f for f in FUNCTIONS}
 
 
