@@ -110,6 +110,21 @@ impl ArtifactReader {
         Ok(&self.description()?.1)
     }
 
+    /// Shape `[C, H, W]` of one tensor, for `latents`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the first part cannot be read or its tensors have another number of axes.
+    pub fn latent_shape(&self) -> Result<[usize; 3], Error> {
+        let shape = self.tensor_shape()?;
+        <[usize; 3]>::try_from(shape).map_err(|_| Error::Corrupt {
+            path: self.store.data_dir(&self.record.id),
+            field: "tensor shape".to_owned(),
+            expected: "[C, H, W]".to_owned(),
+            found: format!("{shape:?}"),
+        })
+    }
+
     /// Path of the file `name`, for example `model.safetensors`, after its length and BLAKE3 were checked.
     ///
     /// # Errors

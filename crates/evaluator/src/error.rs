@@ -85,9 +85,9 @@ pub enum Error {
     Latents {
         /// The artifact.
         artifact: Box<ArtifactId>,
-        /// Images and splits that are evaluated, or the shape of a latent.
+        /// Images and splits that are evaluated.
         expected: String,
-        /// What the latents are of, or theirs.
+        /// What the latents are of.
         found: String,
     },
     /// A logit is not finite.

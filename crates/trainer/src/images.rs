@@ -130,21 +130,6 @@ pub fn check_latents(latents: &ArtifactReader, shots: &ArtifactId) -> Result<boo
     })
 }
 
-/// Shape `[C, H, W]` of one of the latents.
-///
-/// # Errors
-///
-/// Fails if they have another number of axes.
-pub fn latent_shape(latents: &ArtifactReader) -> Result<[usize; 3], Error> {
-    let shape = latents.tensor_shape()?;
-    <[usize; 3]>::try_from(shape).map_err(|_| Error::Mismatch {
-        artifact: Box::new(latents.record().id.clone()),
-        what: "shape of a latent".to_owned(),
-        expected: "[C, H, W]".to_owned(),
-        found: format!("{shape:?}"),
-    })
-}
-
 /// `per_class` generated samples of each class: a draw by the run's seed from those in the order of prompt and sample.
 ///
 /// # Errors

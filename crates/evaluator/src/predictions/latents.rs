@@ -25,7 +25,7 @@ impl TrainedRun {
         self.check_classes(&images, "images")?;
         self.check_classes(&latents, "latents")?;
         let mut held_out = held_out(&images, &spec.splits)?;
-        let [channels, height, width] = latent_shape(&latents)?;
+        let [channels, height, width] = latents.latent_shape()?;
         let total = held_out.len();
         let (mut rows, mut is_stopped) = (Vec::with_capacity(total), false);
         latents.for_each_part::<LatentRow, Error>(|_, part| {
@@ -56,15 +56,6 @@ impl TrainedRun {
             }),
         }
     }
-}
-
-fn latent_shape(latents: &ArtifactReader) -> Result<[usize; 3], Error> {
-    let shape = latents.tensor_shape()?;
-    <[usize; 3]>::try_from(shape).map_err(|_| Error::Latents {
-        artifact: Box::new(latents.record().id.clone()),
-        expected: "shape [C, H, W]".to_owned(),
-        found: format!("{shape:?}"),
-    })
 }
 
 /// Fails unless `latents` are those of all images of `splits` in `images`.

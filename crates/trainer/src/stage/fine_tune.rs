@@ -12,9 +12,7 @@ use super::job::{Found, Job};
 use crate::fine_tune::batch::Views;
 use crate::fine_tune::run::Training;
 use crate::fine_tune::{generated_per_class, initial_model, model_config, with_class_means};
-use crate::images::{
-    GeneratedSample, LabeledImage, check_latents, generated_samples, latent_shape, replace_latents,
-};
+use crate::images::{GeneratedSample, LabeledImage, check_latents, generated_samples, replace_latents};
 use crate::metrics_log::MetricsLog;
 use crate::shot_list::ShotList;
 use crate::{Control, Error};
@@ -141,7 +139,7 @@ impl Job<'_> {
         let samples = generated_samples(&latents, &shots.class_names, per_class, self.spec.seed)?;
         let sizes = samples.iter().map(|s| s.image.image.as_raw().len() + size_of_val(s.latent.as_slice()));
         let size_bytes = sizes.sum();
-        let latent_shape = Some(latent_shape(&latents)?);
+        let latent_shape = Some(latents.latent_shape()?);
         Ok((Generated { samples: Rc::new(samples), latent_shape }, size_bytes))
     }
 

@@ -8,7 +8,7 @@ use super::job::{Found, Job};
 use crate::features::TrainingFeatures;
 use crate::frozen::latent_only;
 use crate::frozen::steps::Samples;
-use crate::images::{check_latents, generated_rows, latent_shape};
+use crate::images::{check_latents, generated_rows};
 use crate::shot_list::{ShotList, check_classes};
 use crate::{Control, Error};
 
@@ -20,7 +20,7 @@ impl Job<'_> {
     ) -> Result<Option<Found>, Error> {
         let shots = self.shot_list()?;
         let latents = self.reader("latents")?;
-        let [latent_channels, latent_height, latent_width] = latent_shape(&latents)?;
+        let [latent_channels, latent_height, latent_width] = latents.latent_shape()?;
         let rows = self.latent_rows(spec, &latents, &shots)?;
         let features = TrainingFeatures {
             width: latent_channels * latent_height * latent_width,
