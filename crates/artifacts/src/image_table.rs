@@ -16,6 +16,7 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection
 use crate::Error;
 use crate::column::HUGGING_FACE;
 use crate::parquet_file::{panic_text, unparsable};
+use crate::thrift::check_footer;
 
 /// Rows that are decoded at a time where images are read.
 const IMAGES_PER_BATCH: usize = 64;
@@ -161,6 +162,7 @@ pub fn images(
 
 fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, Error> {
     let file = File::open(path).map_err(|e| Error::read(path, e))?;
+    check_footer(&file, path)?;
     ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| unparsable(path, e.to_string()))
 }
 

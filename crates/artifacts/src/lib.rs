@@ -36,6 +36,7 @@ pub mod row_reader;
 pub mod schema;
 pub mod shard;
 mod tensor_column;
+mod thrift;
 pub mod verify;
 pub mod writer;
 

@@ -22,7 +22,7 @@ use rayon::prelude::*;
 use crate::codec::{Columns, Fault, RowCodec};
 use crate::column::{Column, ColumnType, schema, writer_properties};
 use crate::tensor_column::TensorLeaf;
-use crate::{Error, SchemaInfo, metadata};
+use crate::{Error, SchemaInfo, metadata, thrift};
 
 /// Raw bytes of a row group: small enough to read one sample without the rest, large enough to scan.
 const ROW_GROUP_BYTES: usize = 8 << 20;
@@ -163,7 +163,9 @@ pub(crate) fn decode<R: RowCodec>(bytes: Vec<u8>, path: &Path, key: Option<&Key>
 fn decode_unguarded<R: RowCodec>(bytes: Vec<u8>, path: &Path, key: Option<&Key>) -> Result<Table<R>, Error> {
     let unreadable = |e: ParquetError| unparsable(path, e.to_string());
     let bytes = bytes::Bytes::from(bytes);
+    thrift::check_footer(&bytes, path)?;
     let file = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::new()).map_err(unreadable)?;
+    thrift::check_pages(&bytes, file.metadata(), path)?;
     let metadata = key_values(file.metadata().file_metadata());
     check_metadata(&metadata, R::KIND, path, key)?;
     let class_names = json_field(&metadata, metadata::CLASS_NAMES, path)?;
@@ -275,8 +277,10 @@ pub(crate) fn describe(
     key: &Key,
 ) -> Result<(Vec<String>, Vec<usize>), Error> {
     let parse = || {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes))
-            .map_err(|e| unparsable(path, e.to_string()))?;
+        let bytes = bytes::Bytes::from(bytes);
+        thrift::check_footer(&bytes, path)?;
+        let builder =
+            ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| unparsable(path, e.to_string()))?;
         let metadata = key_values(builder.metadata().file_metadata());
         check_metadata(&metadata, kind, path, Some(key))?;
         let class_names = json_field(&metadata, metadata::CLASS_NAMES, path)?;
@@ -295,6 +299,7 @@ pub(crate) fn labels(
 ) -> Result<(Vec<String>, Vec<u32>), Error> {
     let parse = || {
         let file = std::fs::File::open(path).map_err(|e| Error::read(path, e))?;
+        thrift::check_footer(&file, path)?;
         let builder =
             ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| unparsable(path, e.to_string()))?;
         let metadata = key_values(builder.metadata().file_metadata());

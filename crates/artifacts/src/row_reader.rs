@@ -10,7 +10,7 @@ use parquet::file::metadata::PageIndexPolicy;
 use pipeline_spec::{Key, PartRecord};
 
 use crate::parquet_file::{check_metadata, decode_rows, key_values, panic_text, unparsable};
-use crate::{Error, Row};
+use crate::{Error, Row, thrift};
 
 /// A part of which single rows are read: its digest was checked once, and a row costs the pages that hold it.
 #[derive(Debug)]
@@ -35,6 +35,7 @@ impl<R: Row> RowReader<R> {
         let path = folder.join(&part.file);
         let file = File::open(&path).map_err(|e| Error::read(&path, e))?;
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+        thrift::check_footer(&file, &path)?;
         let metadata = guarded(&path, || {
             ArrowReaderMetadata::load(&file, options).map_err(|e| unparsable(&path, e.to_string()))
         })?;
