@@ -58,6 +58,17 @@ fn class_means_are_refused_without_real_images() {
 }
 
 #[test]
+fn a_latent_scale_that_is_not_positive_is_refused() {
+    for scale in ["0.0", "-1.0", "inf", "nan"] {
+        let message = refusal_of_plan(
+            "preset = \"coupled\", head_init = \"zero-shot-text\"",
+            &format!("preset = \"coupled\", latent_scale = {scale}"),
+        );
+        assert!(message.contains("method.generated.latent_scale"), "{scale}: {message}");
+    }
+}
+
+#[test]
 fn the_cluster_table_changes_neither_keys_nor_the_plan() {
     let fixture = Fixture::new();
     let before = fixture.plan();

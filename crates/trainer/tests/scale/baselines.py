@@ -115,10 +115,10 @@ def descend(optimizer, batches, loss_of):
 
 def linear_probe(data):
     """CoOp's: scikit-learn's regression, 1000 iterations for one penalty."""
-    iterations = epochs_of(1000)
     global extra
     from sklearn.linear_model import LogisticRegression
 
+    iterations = epochs_of(1000)
     x, labels = torch.cat(data.views).numpy(), data.labels.repeat(args.views).numpy()
     started = time.process_time()
     model = LogisticRegression(C=1.0, max_iter=iterations, tol=1e-12).fit(x, labels)
